@@ -1,0 +1,8 @@
+"""Pano3D: feed-forward 3D reconstruction and panoptic segmentation from unposed images, for OpenMMLab.
+
+Importing the package needs torch and mmengine only; components register themselves when a registry is first asked.
+"""
+
+from .version import __version__
+
+__all__ = ['__version__']

@@ -1,0 +1,1 @@
+"""Pure tensor mathematics: no configuration, no registry, no state."""

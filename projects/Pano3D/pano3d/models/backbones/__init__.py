@@ -1,0 +1,6 @@
+"""Pretrained reconstruction networks behind one contract."""
+
+from .base import Backbone, GeometryPrediction, Tokens
+from .vggt import VGGTBackbone
+
+__all__ = ['Backbone', 'GeometryPrediction', 'Tokens', 'VGGTBackbone']

@@ -1,0 +1,8 @@
+"""Value types: what flows between data, model, evaluation and pictures."""
+
+from .label_space import LabelSpace
+from .panoptic_map import VOID, PanopticMap
+from .reconstruction import Reconstruction
+from .scene_sample import SceneSample
+
+__all__ = ['VOID', 'LabelSpace', 'PanopticMap', 'Reconstruction', 'SceneSample']

@@ -1,0 +1,32 @@
+"""Everything known about one scene, in mmengine's data-sample manner."""
+
+from __future__ import annotations
+
+from mmengine.structures import BaseDataElement
+from torch import Tensor
+
+from .panoptic_map import PanopticMap
+from .reconstruction import Reconstruction
+
+
+class SceneSample(BaseDataElement):
+    """Ground truth and prediction of V views of one scene.
+
+    Meta information: `scene_id` (str), `frame_ids` (list of V str), `label_space` (name, str).
+
+    Fields, each set only when known:
+        gt_panoptic, pred_panoptic: `PanopticMap` (V, H, W).
+        gt_reconstruction, pred_reconstruction: `Reconstruction` of V views.
+        pred_semantic: class probabilities (V, C, H, W), the marginal over the queries.
+        pred_segments: list of dict(instance=int, category=int, score=float), one per segment of `pred_panoptic`
+            (stuff segments have instance 0).
+        images: (V, 3, H, W), RGB in [0, 1], for pictures.
+    """
+
+    gt_panoptic: PanopticMap
+    pred_panoptic: PanopticMap
+    gt_reconstruction: Reconstruction
+    pred_reconstruction: Reconstruction
+    pred_semantic: Tensor
+    pred_segments: list[dict[str, int | float]]
+    images: Tensor
