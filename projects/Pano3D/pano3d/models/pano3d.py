@@ -1,0 +1,130 @@
+"""The model: one pass from unposed views to geometry and panoptic segmentation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from mmengine.model import BaseModel
+from torch import Tensor
+
+from pano3d.functional.gradient import scale_gradient
+from pano3d.registry import MODELS
+from pano3d.structures import LabelSpace, SceneSample
+
+from .backbones import GeometryPrediction
+from .query_decoder import QueryPrediction
+
+
+@dataclass(frozen=True)
+class SceneOutput:
+    """What one pass puts out for a batch of scenes.
+
+    Args:
+        geometry: the raw outputs of the backbone's heads.
+        segmentation: one prediction per decoder stage, the last one final.
+    """
+
+    geometry: GeometryPrediction
+    segmentation: list[QueryPrediction]
+
+
+@MODELS.register_module()
+class Pano3D(BaseModel):
+    """Joint reconstruction and panoptic segmentation (arXiv 2606.14307; method, section 1).
+
+    Args:
+        backbone: config of the pretrained reconstruction network.
+        head: config of the panoptic set head.
+        joint_loss: config of the loss over both tasks.
+        readout: config of how the predicted set becomes labels.
+        label_space: name of the classes the model knows; also says which of them are stuff.
+        segmentation_gradient: the factor gamma on what the segmentation loss sends into the geometry decoder.
+        frozen_encoder: keep the monocular encoder as it was pretrained: no gradient, always in eval mode.
+        data_preprocessor: config; normally `SceneDataPreprocessor`.
+
+    Raises:
+        ValueError: if the classifier does not have the classes of the label space.
+    """
+
+    def __init__(
+        self,
+        *,
+        backbone: dict,
+        head: dict,
+        joint_loss: dict,
+        readout: dict,
+        label_space: str,
+        segmentation_gradient: float = 0.1,
+        frozen_encoder: bool = True,
+        data_preprocessor: dict | None = None,
+        init_cfg: dict | None = None,
+    ) -> None:
+        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+        self.backbone = MODELS.build(backbone)
+        self.head = MODELS.build(head)
+        self.joint_loss = MODELS.build(joint_loss)
+        self.readout = MODELS.build(readout)
+        self.segmentation_gradient = segmentation_gradient
+        self.frozen_encoder = frozen_encoder
+        self.label_space = LabelSpace.load(label_space)
+        if self.head.num_classes != self.label_space.num_classes:
+            raise ValueError(
+                f'the classifier has {self.head.num_classes} classes, but label space {label_space!r} has '
+                f'{self.label_space.num_classes}; set `head.classifier.num_classes` to the latter'
+            )
+        if frozen_encoder:
+            for name in self.backbone.encoder_modules():
+                self.backbone.get_submodule(name).requires_grad_(False)
+        self.train()
+
+    def train(self, mode: bool = True) -> Pano3D:
+        super().train(mode)
+        if self.frozen_encoder:
+            for name in self.backbone.encoder_modules():
+                self.backbone.get_submodule(name).eval()
+        return self
+
+    def _forward(self, inputs: Tensor, data_samples: list[SceneSample] | None = None) -> SceneOutput:
+        """One pass over images (B, V, 3, H, W), RGB in [0, 1]."""
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_encoder):
+            encoded = self.backbone.encode(inputs)  # E_i
+        decoded = self.backbone.decode(encoded)  # F_i
+        geometry = self.backbone.regress(encoded, decoded, tuple(inputs.shape[-2:]))
+        shared = scale_gradient(decoded.patches, self.segmentation_gradient)
+        segmentation = self.head(encoded.patches, shared, encoded.grid)  # C(Q), Q . M_i
+        return SceneOutput(geometry, segmentation)
+
+    def loss(self, inputs: Tensor, data_samples: list[SceneSample]) -> dict[str, Tensor]:
+        """Weighted terms of both tasks; arguments as in `_forward`, samples with ground truth."""
+        output = self._forward(inputs)
+        return self.joint_loss(output.geometry, output.segmentation, data_samples)
+
+    def predict(self, inputs: Tensor, data_samples: list[SceneSample]) -> list[SceneSample]:
+        """The samples with predicted labels and geometry, all at input resolution."""
+        output = self._forward(inputs)
+        reconstruction = self.backbone.reconstruct(output.geometry)
+        last = output.segmentation[-1]
+        results = []
+        for scene, sample in enumerate(data_samples):
+            prediction = QueryPrediction(last.classes[scene], last.masks[scene])
+            result = self.readout(prediction, tuple(inputs.shape[-2:]), self.label_space, sample)
+            result.pred_reconstruction = reconstruction[scene]
+            results.append(result)
+        return results
+
+    def forward(
+        self, inputs: Tensor, data_samples: list[SceneSample] | None = None, mode: str = 'tensor'
+    ) -> SceneOutput | dict[str, Tensor] | list[SceneSample]:
+        """mmengine's entry: `mode` is 'loss', 'predict' or 'tensor'.
+
+        Raises:
+            ValueError: on another mode.
+        """
+        if mode == 'loss':
+            return self.loss(inputs, data_samples)
+        if mode == 'predict':
+            return self.predict(inputs, data_samples)
+        if mode == 'tensor':
+            return self._forward(inputs, data_samples)
+        raise ValueError(f"`mode` must be 'loss', 'predict' or 'tensor', got {mode!r}")
