@@ -1,0 +1,64 @@
+"""How far predicted surfaces are from the target in slope and orientation, for training."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+LARGEST_DIFFERENCE = 100.0
+
+
+def gradient_error(prediction: Tensor, target: Tensor, valid: Tensor, *, scales: int) -> Tensor:
+    """Error of the image gradients of depth maps (N, H, W) with validity (N, H, W), bool (VGGT's gradient term).
+
+    At stride 2 ** k: the sum of |horizontal difference| and |vertical difference| of prediction - target over pairs of
+    valid pixels, over the number of valid pixels; averaged over k = 0 .. scales - 1. A scalar, unit of the depth.
+    """
+    difference = torch.where(valid, prediction - target, 0)
+    total = prediction.new_zeros(())
+    for step in (2**k for k in range(scales)):
+        coarse, known = difference[:, ::step, ::step], valid[:, ::step, ::step]
+        columns = (coarse[:, :, 1:] - coarse[:, :, :-1]).abs().clamp(max=LARGEST_DIFFERENCE)
+        rows = (coarse[:, 1:] - coarse[:, :-1]).abs().clamp(max=LARGEST_DIFFERENCE)
+        columns = columns * (known[:, :, 1:] & known[:, :, :-1])
+        rows = rows * (known[:, 1:] & known[:, :-1])
+        total = total + (columns.sum() + rows.sum()) / known.sum().clamp_min(1)
+    return total / scales
+
+
+def normal_error(prediction: Tensor, target: Tensor, valid: Tensor, *, scales: int) -> Tensor:
+    """Mean of 1 - cos between surface normals of point maps (N, H, W, 3) with validity (N, H, W), bool.
+
+    Each pixel has four normals, one per pair of adjacent neighbours; one counts where the pixel and both neighbours are
+    valid. Averaged over strides 2 ** k, k = 0 .. scales - 1. A scalar in [0, 2].
+    """
+    total = prediction.new_zeros(())
+    for step in (2**k for k in range(scales)):
+        known = valid[:, ::step, ::step]
+        predicted = neighbour_normals(prediction[:, ::step, ::step])
+        expected = neighbour_normals(target[:, ::step, ::step])
+        usable = neighbour_pairs_valid(known)
+        error = 1 - (predicted * expected).sum(-1)
+        total = total + torch.where(usable, error, 0).sum() / usable.sum().clamp_min(1)
+    return total / scales
+
+
+def neighbour_normals(points: Tensor) -> Tensor:
+    """Unit normals (4, N, H, W, 3) of point maps (N, H, W, 3): up x left, left x down, down x right, right x up.
+
+    Zero where the two edges are parallel; meaningless at the border, see `neighbour_pairs_valid`.
+    """
+    padded = F.pad(points, (0, 0, 1, 1, 1, 1))
+    up, left = padded[:, :-2, 1:-1] - points, padded[:, 1:-1, :-2] - points
+    down, right = padded[:, 2:, 1:-1] - points, padded[:, 1:-1, 2:] - points
+    first, second = torch.stack([up, left, down, right]), torch.stack([left, down, right, up])
+    return F.normalize(torch.linalg.cross(first, second), dim=-1)
+
+
+def neighbour_pairs_valid(valid: Tensor) -> Tensor:
+    """Where the normals of `neighbour_normals` exist: (4, N, H, W), bool."""
+    padded = F.pad(valid, (1, 1, 1, 1))
+    up, left = padded[:, :-2, 1:-1], padded[:, 1:-1, :-2]
+    down, right = padded[:, 2:, 1:-1], padded[:, 1:-1, 2:]
+    return torch.stack([up, left, down, right]) & torch.stack([left, down, right, up]) & valid
