@@ -1,5 +1,15 @@
 """Raw releases to the stored scene format (docs/scene_format.md)."""
 
+from .batch import ConversionSummary, SceneResult
+from .scannet import convert_scannet
 from .sens import SensFrame, SensHeader, SensReader, SensWriter
 
-__all__ = ['SensFrame', 'SensHeader', 'SensReader', 'SensWriter']
+__all__ = [
+    'ConversionSummary',
+    'SceneResult',
+    'SensFrame',
+    'SensHeader',
+    'SensReader',
+    'SensWriter',
+    'convert_scannet',
+]

@@ -1,0 +1,109 @@
+"""Converting many scenes: worker processes, progress, and a summary that says what failed and why."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+
+from tqdm import tqdm
+
+
+@dataclass(frozen=True)
+class SceneResult:
+    """What became of one scene.
+
+    Args:
+        scene_id: its name.
+        num_frames: stored frames.
+        reused: whether a finished scene with the same settings was kept.
+        warnings: what was odd but did not stop the conversion.
+        error: why there is no scene; None if there is one.
+    """
+
+    scene_id: str
+    num_frames: int = 0
+    reused: bool = False
+    warnings: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class ConversionSummary:
+    """Results of a run, in the order of the scene lists."""
+
+    results: tuple[SceneResult, ...]
+
+    @property
+    def finished(self) -> tuple[SceneResult, ...]:
+        return tuple(result for result in self.results if result.error is None)
+
+    @property
+    def failed(self) -> tuple[SceneResult, ...]:
+        return tuple(result for result in self.results if result.error is not None)
+
+    def describe(self) -> str:
+        """A few lines: counts, then warnings of the scenes converted now, then failed scenes with their reasons."""
+        reused = sum(result.reused for result in self.finished)
+        frames = sum(result.num_frames for result in self.finished)
+        lines = [
+            f'{len(self.finished)} scenes with {frames} frames ({reused} were finished before), '
+            f'{len(self.failed)} failed'
+        ]
+        lines += [
+            f'warning: {result.scene_id}: {warning}'
+            for result in self.finished
+            if not result.reused
+            for warning in result.warnings
+        ]
+        lines += [f'failed: {result.scene_id}: {result.error}' for result in self.failed]
+        return '\n'.join(lines)
+
+
+def run_scenes(
+    scene_ids: Sequence[str], convert: Callable[[str], SceneResult], *, num_workers: int, show_progress: bool
+) -> ConversionSummary:
+    """Convert scenes, each on its own: an error in one is recorded and the others go on.
+
+    Args:
+        scene_ids: scenes, each once.
+        convert: converts one scene; must be picklable if there are several workers.
+        num_workers: processes; 1 means this one.
+        show_progress: draw a bar with rate and remaining time on stderr.
+    """
+    results = {}
+    with tqdm(total=len(scene_ids), unit='scene', disable=not show_progress) as bar:
+        for result in _results(scene_ids, convert, num_workers):
+            results[result.scene_id] = result
+            bar.update()
+    return ConversionSummary(tuple(results[scene_id] for scene_id in scene_ids))
+
+
+def _results(
+    scene_ids: Sequence[str], convert: Callable[[str], SceneResult], num_workers: int
+) -> Iterator[SceneResult]:
+    if num_workers == 1 or len(scene_ids) <= 1:
+        for scene_id in scene_ids:
+            yield _guarded(convert, scene_id)
+        return
+    with ProcessPoolExecutor(min(num_workers, len(scene_ids))) as pool:
+        try:
+            futures = {pool.submit(_guarded, convert, scene_id): scene_id for scene_id in scene_ids}
+            for future in as_completed(futures):
+                error = future.exception()  # set only if a worker died, e.g. for lack of memory
+                if error is None:
+                    yield future.result()
+                else:
+                    yield SceneResult(futures[future], error=f'a worker process died ({error}); run again')
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def _guarded(convert: Callable[[str], SceneResult], scene_id: str) -> SceneResult:
+    try:
+        return convert(scene_id)
+    except (ValueError, OSError) as error:
+        return SceneResult(scene_id, error=str(error))
+    except Exception as error:  # whatever one scene does, the others go on
+        return SceneResult(scene_id, error=f'{type(error).__name__}: {error}')

@@ -1,0 +1,143 @@
+"""Checks of encoded images, and the images of ScanNet's 2D annotation inside their zip files."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+
+import cv2
+import numpy as np
+from PIL import Image
+
+_PNG_HEADER = struct.Struct('>8sI4sIIBB')
+_PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
+
+
+def check_jpeg(data: bytes, size: tuple[int, int]) -> None:
+    """Make sure that a JPEG image can be decoded to its end and has the size (width, height).
+
+    Raises:
+        ValueError: if not.
+    """
+    try:
+        with Image.open(io.BytesIO(data), formats=['JPEG']) as image:
+            found = image.size
+            if found == size:
+                image.draft('L', (size[0] // 8, size[1] // 8))  # reads all data, but spares most of the arithmetic
+                image.load()
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ValueError(f'not a JPEG image that can be decoded ({error})') from error
+    if found != size:
+        raise ValueError(f'expected a JPEG image of size {_text(size)}, found {_text(found)}')
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """A (H, W) uint8 or uint16 image as PNG; little compression, which is several times faster than the default."""
+    done, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    if not done:
+        raise ValueError(f'cannot encode an image of {image.dtype} and shape {image.shape} as PNG')
+    return data.tobytes()
+
+
+class AnnotationArchive:
+    """A zip file with one PNG per frame, `<folder>/<frame>.png`, read by name: nothing is extracted to disk.
+
+    Use as a context manager.
+
+    Args:
+        path: the zip file.
+        folder: folder of the images inside it.
+        size: (width, height) that every image must have.
+
+    Raises:
+        ValueError: if the file is not a zip file.
+    """
+
+    def __init__(self, path: str | Path, *, folder: str, size: tuple[int, int]) -> None:
+        self.path = Path(path)
+        self._folder = folder
+        self._size = size
+        try:
+            self._zip = zipfile.ZipFile(self.path)
+        except zipfile.BadZipFile as error:
+            raise ValueError(f'{self.path}: not a zip file ({error}). Download it again') from error
+        self._names = set(self._zip.namelist())
+
+    def __enter__(self) -> AnnotationArchive:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._zip.close()
+
+    def unsafe_names(self) -> Sequence[str]:
+        """Members that would leave the folder they are extracted to."""
+        return sorted(
+            name
+            for name in self._names
+            if '\\' in name or PurePosixPath(name).is_absolute() or '..' in PurePosixPath(name).parts
+        )
+
+    def has(self, frame: int) -> bool:
+        return self._name(frame) in self._names
+
+    def check_size(self, frame: int) -> None:
+        """Make sure that the image of a frame is a PNG of the right size; reads its first bytes only.
+
+        Raises:
+            ValueError: if not; the message names the file and the member.
+        """
+        self._check_header(frame, self._read(frame, _PNG_HEADER.size))
+
+    def read(self, frame: int) -> tuple[bytes, np.ndarray]:
+        """The image of a frame: its bytes in the archive and its values (H, W) uint8 or uint16.
+
+        Raises:
+            ValueError: if it is not a greyscale PNG of 8 or 16 bits and of the right size; the message names the file
+                and the member.
+        """
+        width, height = self._size
+        limit = 2 * width * height + 65536  # more than any sensible encoding needs
+        data = self._read(frame, limit + 1)
+        bits, color_type = self._check_header(frame, data)
+        if color_type != 0 or bits not in (8, 16):
+            raise ValueError(
+                f'{self._where(frame)}: expected greyscale of 8 or 16 bits (color type 0), '
+                f'found {bits} bits and color type {color_type}'
+            )
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if len(data) <= limit else None
+        if image is None or image.shape != (height, width):
+            raise ValueError(f'{self._where(frame)}: the PNG image cannot be decoded. Download the archive again')
+        return data, image
+
+    def _name(self, frame: int) -> str:
+        return f'{self._folder}/{frame}.png'
+
+    def _where(self, frame: int) -> str:
+        return f'{self.path}: {self._name(frame)}'
+
+    def _read(self, frame: int, length: int) -> bytes:
+        try:
+            with self._zip.open(self._name(frame)) as member:
+                return member.read(length)
+        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+            raise ValueError(f'{self._where(frame)}: cannot be read ({error}). Download the archive again') from error
+
+    def _check_header(self, frame: int, data: bytes) -> tuple[int, int]:
+        if len(data) < _PNG_HEADER.size or not data.startswith(_PNG_SIGNATURE):
+            raise ValueError(f'{self._where(frame)}: expected a PNG image, found {data[:8]!r}')
+        _, _, _, width, height, bits, color_type = _PNG_HEADER.unpack_from(data)
+        if (width, height) != self._size:
+            raise ValueError(
+                f'{self._where(frame)}: expected an image of size {_text(self._size)}, found {width}x{height}'
+            )
+        return bits, color_type
+
+
+def _text(size: tuple[int, int]) -> str:
+    return f'{size[0]}x{size[1]}'

@@ -1,0 +1,130 @@
+"""ScanNet v2 scans to stored scenes. One stored scene serves ScanNet20 and ScanNet200.
+
+Missing annotation of a frame is normal and reported. Damage is never passed on: a frame whose images cannot be decoded
+is left out with a warning, and a scan with an unusable file is refused.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+
+from .annotation import (
+    InstanceRecord,
+    LabelIds,
+    instance_records,
+    read_aggregation,
+    read_label_table,
+    read_segments,
+    vertex_instances,
+)
+from .batch import ConversionSummary, SceneResult, run_scenes
+from .mesh import read_mesh
+from .scannet_frames import ConversionReport, store_frames
+from .scannet_scan import Scan, read_axis_alignment, read_splits
+from .scene_store import finished_scene, new_scene, write_scene_record, write_split
+
+LABEL_TABLE = 'scannetv2-labels.combined.tsv'
+
+
+def convert_scannet(
+    raw: str | Path,
+    out: str | Path,
+    *,
+    frame_skip: int = 20,
+    num_workers: int = 1,
+    splits: str | Path | None = None,
+    show_progress: bool = False,
+) -> ConversionSummary:
+    """Convert the scans of a ScanNet v2 release and write the lists of finished scenes.
+
+    May be interrupted and run again: finished scenes are kept if they were made from the same files with the same
+    `frame_skip`, or if their raw scan has been removed. A scan that cannot be converted does not stop the others.
+
+    Args:
+        raw: release folder with `scans`, `scans_test`, `Tasks/Benchmark` and the label table.
+        out: folder of the stored scenes (docs/scene_format.md).
+        frame_skip: take every n-th frame, starting with frame 0; a frame without pose is not replaced by another.
+        num_workers: processes; 1 means this one.
+        splits: folder with `scannetv2_{train,val,test}.txt`, not all of which need be there; None for
+            `raw/Tasks/Benchmark`.
+        show_progress: draw a progress bar on stderr.
+
+    Raises:
+        ValueError: if an argument, the label table or the split lists are unusable; nothing has been written then.
+    """
+    for name, value in (('frame_skip', frame_skip), ('num_workers', num_workers)):
+        if value < 1:
+            raise ValueError(f'`{name}` must be at least 1, got {value}')
+    raw, out = Path(raw), Path(out)
+    if not (raw / LABEL_TABLE).is_file():
+        raise ValueError(f'no label table {raw / LABEL_TABLE}: `raw` must be the folder of a ScanNet v2 release')
+    table = read_label_table(raw / LABEL_TABLE)
+    scenes_of = read_splits(raw / 'Tasks' / 'Benchmark' if splits is None else Path(splits))
+    scene_ids = list(dict.fromkeys(scene_id for scenes in scenes_of.values() for scene_id in scenes))
+    out.mkdir(parents=True, exist_ok=True)
+    convert = partial(convert_scan, raw=raw, out=out, table=table, frame_skip=frame_skip)
+    summary = run_scenes(scene_ids, convert, num_workers=num_workers, show_progress=show_progress)
+    num_frames = {result.scene_id: result.num_frames for result in summary.finished}
+    for split, scenes in scenes_of.items():
+        write_split(out, split, [(scene_id, num_frames[scene_id]) for scene_id in scenes if scene_id in num_frames])
+    return summary
+
+
+def convert_scan(scene_id: str, *, raw: Path, out: Path, table: Mapping[str, LabelIds], frame_skip: int) -> SceneResult:
+    """Convert one scan, unless it is finished.
+
+    Raises:
+        ValueError, OSError: if a file is missing or unusable; nothing of the scene has been stored then.
+    """
+    stored = finished_scene(out, scene_id)
+    scan = Scan.find(raw, scene_id)
+    if stored and stored['frame_skip'] == frame_skip and (scan is None or stored['source_files'] == scan.sizes()):
+        return SceneResult(scene_id, num_frames=len(stored['frames']), reused=True)
+    if scan is None:
+        raise ValueError(f'no such scan in {raw / "scans"} or {raw / "scans_test"}; download it')
+    report = ConversionReport()
+    with new_scene(out, scene_id) as folder:
+        axis_alignment = read_axis_alignment(scan.path('.txt'))
+        instances = _store_mesh(scan, folder, table=table, report=report)
+        frames, depth_scale = store_frames(
+            scan, folder, frame_skip=frame_skip, instance_ids=[record['id'] for record in instances], report=report
+        )
+        report.warnings = [warning.replace(f'{scan.folder}{os.sep}', '') for warning in report.warnings]
+        record = {
+            'scene_id': scene_id,
+            'source': 'scannet_v2',
+            'source_files': scan.sizes(),
+            'frame_skip': frame_skip,
+            'depth_scale': depth_scale,
+            'axis_alignment': axis_alignment,
+            'frames': frames,
+            'instances': instances,
+            'mesh': 'mesh.npz',
+            'report': asdict(report),
+        }
+        write_scene_record(folder, record)
+    return SceneResult(scene_id, num_frames=len(frames), warnings=tuple(report.warnings))
+
+
+def _store_mesh(
+    scan: Scan, folder: Path, *, table: Mapping[str, LabelIds], report: ConversionReport
+) -> list[InstanceRecord]:
+    """Write `mesh.npz`; return the instance records, none for a scan without annotation."""
+    mesh = read_mesh(scan.path('_vh_clean_2.ply'))
+    instance = np.zeros(len(mesh.vertices), np.int32)
+    records: list[InstanceRecord] = []
+    if scan.annotated:
+        path = scan.path('.aggregation.json')
+        groups = read_aggregation(path)
+        segments = read_segments(scan.path('_vh_clean_2.0.010000.segs.json'), len(mesh.vertices))
+        instance, vertex_warnings = vertex_instances(segments, groups)
+        records, record_warnings = instance_records(groups, table)
+        report.warnings += [f'{path}: {warning}' for warning in vertex_warnings + record_warnings]
+    np.savez(folder / 'mesh.npz', vertices=mesh.vertices, colors=mesh.colors, faces=mesh.faces, instance=instance)
+    return records

@@ -1,0 +1,49 @@
+"""Convert a ScanNet v2 release to stored scenes: python tools/prepare_scannet.py RAW OUT."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+
+from pano3d.conversion import convert_scannet
+
+
+def parse_args() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description='Convert the scans of a ScanNet v2 release to stored scenes (docs/scene_format.md), once for '
+        'ScanNet20 and ScanNet200. Run it again after an interruption: finished scenes are kept.',
+        epilog='Exit status: 0 if all scenes are there, 1 if some failed, 2 if the release cannot be used.',
+    )
+    parser.add_argument('raw', help='release folder with scans, scans_test, Tasks/Benchmark and the label table')
+    parser.add_argument('out', help='folder of the stored scenes')
+    parser.add_argument('--frame-skip', type=int, default=20, metavar='N', help='take every N-th frame (default: 20)')
+    parser.add_argument(
+        '--num-workers', type=int, default=os.cpu_count() or 1, metavar='N', help='default: one per CPU'
+    )
+    parser.add_argument(
+        '--splits', metavar='FOLDER', help='folder with scannetv2_{train,val,test}.txt (default: RAW/Tasks/Benchmark)'
+    )
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse_args()
+    try:
+        summary = convert_scannet(
+            args.raw,
+            args.out,
+            frame_skip=args.frame_skip,
+            num_workers=args.num_workers,
+            splits=args.splits,
+            show_progress=True,
+        )
+    except (ValueError, OSError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    print(summary.describe())
+    return 1 if summary.failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
