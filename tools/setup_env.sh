@@ -106,6 +106,7 @@ stop_heartbeat() {
 logged() { # logged COMMAND...: run it, its output into the log, a line of progress now and then
     local start_of_output status=0
     start_of_output=$(($(wc -l <"$LOG") + 1))
+    echo "+ $*" >>"$LOG"
     heartbeat 9>&- &
     heartbeat_pid=$!
     "$@" >>"$LOG" 2>&1 </dev/null || status=$?
