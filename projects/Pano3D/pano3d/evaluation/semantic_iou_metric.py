@@ -1,0 +1,89 @@
+"""Mean IoU and mean accuracy of the classes of all pixels."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Mapping
+from functools import reduce
+from typing import Any
+
+from torch import Tensor
+
+from pano3d.functional.confusion import SemanticCounts, class_accuracy, class_iou, overall_accuracy, semantic_counts
+from pano3d.registry import METRICS
+from pano3d.structures import LabelSpace, PanopticMap
+
+from .protocol_metric import ProtocolMetric, gt_panoptic, load_label_space, required
+
+READ_OUT_PROTOCOLS = {'semantic': 'miou', 'panoptic': 'miou_panoptic'}
+
+
+@METRICS.register_module()
+class SemanticIoUMetric(ProtocolMetric):
+    """mIoU, mAcc and overall accuracy, fractions, of the pixels of all scenes pooled.
+
+    Keys: `<label space>/miou/pixels/<mIoU | mAcc | Acc>`, and `.../IoU/<class>` if `per_class`; `miou_panoptic` in
+    place of `miou` for that read-out, `_siu3r` behind it for those rules.
+
+    Args:
+        label_space: name of a label space, path of its file, or the label space.
+        read_out: 'semantic', the class of the highest probability in `pred_semantic`, so no pixel is void; or
+            'panoptic', the category of `pred_panoptic`.
+        rules: 'scannet', pixels with void ground truth are left out, and classes in neither prediction nor ground
+            truth do not enter the mean; or 'siu3r', predictions there are false positives, and such classes score 0.
+        per_class: also report the IoU of every class.
+        collect_device: where mmengine collects states of several processes, 'cpu' or 'gpu'.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_space: str | LabelSpace,
+        read_out: str = 'semantic',
+        rules: str = 'scannet',
+        per_class: bool = False,
+        collect_device: str = 'cpu',
+    ) -> None:
+        if read_out not in READ_OUT_PROTOCOLS:
+            raise ValueError(f'`read_out` must be one of {list(READ_OUT_PROTOCOLS)}, got {read_out!r}')
+        if rules not in ('scannet', 'siu3r'):
+            raise ValueError(f"`rules` must be 'scannet' or 'siu3r', got {rules!r}")
+        self.label_space = load_label_space(label_space)
+        self.read_out = read_out
+        self.rules = rules
+        self.per_class = per_class
+        name = READ_OUT_PROTOCOLS[read_out] + ('_siu3r' if rules == 'siu3r' else '')
+        super().__init__(prefix=f'{self.label_space.name}/{name}/pixels', collect_device=collect_device)
+
+    def scene_state(self, sample: Mapping[str, Any]) -> SemanticCounts:
+        predicted = self._predicted_category(sample)
+        gt = gt_panoptic(sample, self.label_space).category.to(predicted.device)
+        return semantic_counts(predicted=predicted, gt=gt, num_classes=self.label_space.num_classes).to('cpu')
+
+    def summarize(self, states: list[SemanticCounts]) -> dict[str, float]:
+        counts = reduce(operator.add, states)
+        iou = class_iou(counts, count_gt_void=self.rules == 'siu3r')
+        if self.rules == 'siu3r':
+            iou = iou.nan_to_num(nan=0.0)
+        metrics = {
+            'mIoU': float(iou.nanmean()),
+            'mAcc': float(class_accuracy(counts).nanmean()),
+            'Acc': float(overall_accuracy(counts)),
+        }
+        if self.per_class:
+            metrics |= {f'IoU/{name}': value for name, value in zip(self.label_space.names, iou.tolist(), strict=True)}
+        return metrics
+
+    def _predicted_category(self, sample: Mapping[str, Any]) -> Tensor:
+        if self.read_out == 'panoptic':
+            return required(sample, 'pred_panoptic', PanopticMap).category
+        probabilities = required(sample, 'pred_semantic', Tensor)
+        if probabilities.ndim != 4 or probabilities.shape[1] != self.label_space.num_classes:
+            raise ValueError(
+                f'`pred_semantic` must have shape (V, {self.label_space.num_classes}, H, W), '
+                f'got {tuple(probabilities.shape)}'
+            )
+        best, category = probabilities.max(1)
+        if best.isnan().any():
+            raise ValueError(f'`pred_semantic` is nan at {int(best.isnan().sum())} of {best.numel()} pixels')
+        return category
