@@ -2,6 +2,9 @@
 
 OpenCV axes (x right, y down, z forward); depth is z, not ray length; pixel (0, 0) is the centre of the top-left pixel;
 matrices are row-major and act on column vectors.
+
+Products are written as sums: a matrix product would run in bfloat16 under autocast, or in TF32, and round metres to
+centimetres.
 """
 
 from __future__ import annotations
@@ -52,20 +55,29 @@ def project(points: Tensor, intrinsics: Tensor) -> Tensor:
 def transform_points(matrix: Tensor, points: Tensor) -> Tensor:
     """Apply matrices (..., 4, 4) to points (..., N, 3); leading dimensions broadcast."""
     _check_last(points, 3, 'points')
-    return points @ matrix[..., :3, :3].transpose(-1, -2) + matrix[..., None, :3, 3]
+    x, y, z = points[..., None].unbind(-2)
+    axis_x, axis_y, axis_z, origin = matrix[..., None, :3, :].unbind(-1)
+    moved = torch.addcmul(origin, x, axis_x)
+    moved = torch.addcmul(moved, y, axis_y)
+    return torch.addcmul(moved, z, axis_z)
 
 
 def invert_rigid(matrix: Tensor) -> Tensor:
     """Inverse of rigid motions (..., 4, 4): exact transpose of the rotation, no general solve."""
     rotation = matrix[..., :3, :3].transpose(-1, -2)
-    translation = -(rotation @ matrix[..., :3, 3:])
+    translation = -_product(rotation, matrix[..., :3, 3:])
     bottom = matrix.new_tensor([0.0, 0.0, 0.0, 1.0]).expand(*matrix.shape[:-2], 1, 4)
     return torch.cat([torch.cat([rotation, translation], dim=-1), bottom], dim=-2)
 
 
 def relative_to_first(camera_to_world: Tensor) -> Tensor:
     """Express cameras (..., V, 4, 4) in the frame of the first view, which becomes the identity."""
-    return invert_rigid(camera_to_world[..., :1, :, :]) @ camera_to_world
+    return _product(invert_rigid(camera_to_world[..., :1, :, :]), camera_to_world)
+
+
+def _product(left: Tensor, right: Tensor) -> Tensor:
+    """left @ right for small matrices (..., n, k) and (..., k, m), in their own precision."""
+    return (left[..., None] * right[..., None, :, :]).sum(dim=-2)
 
 
 def _check_last(tensor: Tensor, size: int, name: str) -> None:

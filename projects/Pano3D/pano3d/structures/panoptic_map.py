@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -41,9 +42,11 @@ class PanopticMap:
     def shape(self) -> torch.Size:
         return self.category.shape
 
-    def to(self, device: torch.device | str) -> PanopticMap:
-        return PanopticMap(self.category.to(device), self.instance.to(device))
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> PanopticMap:
+        return PanopticMap(
+            self.category.to(device, non_blocking=non_blocking), self.instance.to(device, non_blocking=non_blocking)
+        )
 
-    def __getitem__(self, index: object) -> PanopticMap:
+    def __getitem__(self, index: Any) -> PanopticMap:
         """The same views (or points) of both maps."""
         return PanopticMap(self.category[index], self.instance[index])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -72,10 +73,15 @@ class Reconstruction:
         """z in the camera frame, (..., V, H, W)."""
         return self.local_points[..., 2]
 
-    def to(self, device: torch.device | str) -> Reconstruction:
-        return Reconstruction(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
+    def to(self, device: torch.device | str, *, non_blocking: bool = False) -> Reconstruction:
+        return Reconstruction(
+            **{f.name: getattr(self, f.name).to(device, non_blocking=non_blocking) for f in fields(self)}
+        )
 
-    def __getitem__(self, index: object) -> Reconstruction:
+    def detach(self) -> Reconstruction:
+        return Reconstruction(**{f.name: getattr(self, f.name).detach() for f in fields(self)})
+
+    def __getitem__(self, index: Any) -> Reconstruction:
         """The same leading elements (scenes of a batch, or views) of every field."""
         return Reconstruction(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 

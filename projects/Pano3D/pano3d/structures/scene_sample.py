@@ -12,7 +12,9 @@ from .reconstruction import Reconstruction
 class SceneSample(BaseDataElement):
     """Ground truth and prediction of V views of one scene.
 
-    Meta information: `scene_id` (str), `frame_ids` (list of V str), `label_space` (name, str).
+    Meta information: `scene_id` (str), `frame_ids` (list of V str), `label_space` (name, str). Samples of a dataset
+    have also `mesh_path` (str, or None) and `instance_categories` (dict from instance id to category index, -1 for
+    void).
 
     Fields, each set only when known:
         gt_panoptic, pred_panoptic: `PanopticMap` (V, H, W).
@@ -30,3 +32,16 @@ class SceneSample(BaseDataElement):
     pred_semantic: Tensor
     pred_segments: list[dict[str, int | float]]
     images: Tensor
+
+    # mmengine's versions reach plain tensors only, and would leave geometry and labels behind without a word.
+    def cpu(self) -> SceneSample:
+        return self.to('cpu')
+
+    def cuda(self) -> SceneSample:
+        return self.to('cuda')
+
+    def detach(self) -> SceneSample:
+        """The same values without gradients."""
+        detached = self.new()
+        detached.set_data({key: value.detach() for key, value in self.items() if hasattr(value, 'detach')})
+        return detached

@@ -1,0 +1,32 @@
+"""From the record of a scene to tensors. Each transform maps a dict to a new dict and draws only from its `rng`.
+
+| key | content | set by |
+| --- | --- | --- |
+| scene, label_space, sample_idx, backend_args, rng | what the sample starts from | the dataset |
+| views | V `FrameRecord`s | RandomStrideViews, LinspaceViews; ShuffleViews reorders |
+| camera_to_world | (V, 4, 4) float64 | LoadViews |
+| color | V arrays (h, w, 3) uint8 RGB; after ResizeCrop (V, H, W, 3) | LoadViews |
+| depth | V arrays (h, w) float32 metres, 0 = unknown; after ResizeCrop (V, H, W) | LoadViews |
+| instance | V arrays (h, w) int32, 0 = none; after ResizeCrop (V, H, W) | LoadViews |
+| color_intrinsics, depth_intrinsics | (V, 3, 3) float64 pixels, until ResizeCrop makes them one | LoadViews |
+| intrinsics | (V, 3, 3) float64 pixels, of all modalities | ResizeCrop |
+"""
+
+from .base import Transform
+from .color import ColorJitter
+from .geometric import MirrorScene, ResizeCrop
+from .loading import LoadViews
+from .packing import PackScene
+from .view_selection import LinspaceViews, RandomStrideViews, ShuffleViews
+
+__all__ = [
+    'ColorJitter',
+    'LinspaceViews',
+    'LoadViews',
+    'MirrorScene',
+    'PackScene',
+    'RandomStrideViews',
+    'ResizeCrop',
+    'ShuffleViews',
+    'Transform',
+]

@@ -1,0 +1,87 @@
+"""Reading the images of the chosen frames."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import cv2
+import numpy as np
+from mmengine.fileio import get
+from numpy.typing import NDArray
+
+from pano3d.datasets.scene_record import FrameRecord
+from pano3d.registry import TRANSFORMS
+
+from .base import Transform
+
+# The intrinsics belong to the pixels as stored, whatever an EXIF tag says.
+COLOR_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+
+
+@TRANSFORMS.register_module()
+class LoadViews(Transform):
+    """Read colour, depth and instance map of each view, in their own sizes.
+
+    Raises:
+        ValueError: if no views were chosen before.
+        FileNotFoundError, ValueError: if an image is missing, damaged, or not of the size that its intrinsics are
+            for; the message names scene, frame and file.
+    """
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        if 'views' not in results:
+            raise ValueError('LoadViews needs `views`: put RandomStrideViews or LinspaceViews before it')
+        views, scene, backend_args = results['views'], results['scene'], results['backend_args']
+        color, depth, instance = [], [], []
+        for view in views:
+            try:
+                color.append(_read_color(view, backend_args))
+                depth.append(_read_depth(view, scene.depth_scale, backend_args))
+                instance.append(_read_instance(view, backend_args))
+            except (OSError, ValueError, cv2.error) as error:
+                kind = FileNotFoundError if isinstance(error, OSError) else ValueError
+                raise kind(
+                    f'scene {scene.scene_id}, frame {view.id}: {error}; convert the scene again with '
+                    'tools/prepare_scannet.py'
+                ) from error
+        return {
+            **results,
+            'color': color,
+            'depth': depth,
+            'instance': instance,
+            'color_intrinsics': np.stack([view.color_intrinsics for view in views]),
+            'depth_intrinsics': np.stack([view.depth_intrinsics for view in views]),
+            'camera_to_world': np.stack([view.camera_to_world for view in views]),
+        }
+
+
+def _read_color(view: FrameRecord, backend_args: dict[str, Any] | None) -> np.ndarray:
+    image = _decode(view.color, COLOR_FLAGS, view.color_size, backend_args)
+    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+
+
+def _read_depth(view: FrameRecord, scale: float, backend_args: dict[str, Any] | None) -> NDArray[np.float32]:
+    image = _decode(view.depth, cv2.IMREAD_UNCHANGED, view.depth_size, backend_args)
+    if image.ndim != 2 or image.dtype != np.uint16:
+        raise ValueError(f'{view.depth}: expected 16-bit grey values, found {image.dtype} of shape {image.shape}')
+    return image * np.float32(scale)
+
+
+def _read_instance(view: FrameRecord, backend_args: dict[str, Any] | None) -> NDArray[np.int32]:
+    if view.instance is None:
+        width, height = view.color_size
+        return np.zeros((height, width), dtype=np.int32)
+    image = _decode(view.instance, cv2.IMREAD_UNCHANGED, view.color_size, backend_args)
+    if image.ndim != 2:
+        raise ValueError(f'{view.instance}: expected grey values, found an image of shape {image.shape}')
+    return image.astype(np.int32)
+
+
+def _decode(path: str, flags: int, size: tuple[int, int], backend_args: dict[str, Any] | None) -> np.ndarray:
+    data = get(path, backend_args=backend_args)
+    image = cv2.imdecode(np.frombuffer(data, dtype=np.uint8), flags) if data else None
+    if image is None:
+        raise ValueError(f'{path}: not a readable image ({len(data)} bytes)')
+    if image.shape[1::-1] != size:
+        raise ValueError(f'{path}: expected (width, height) {size}, found {image.shape[1::-1]}')
+    return image
