@@ -1,7 +1,8 @@
-"""What drives training: the loop, checkpoints, checks of the configuration."""
+"""What drives a run: its configuration, its inputs, the training loop, checkpoints."""
 
 from .checkpoint import load_model_weights
 from .config import load_config
+from .launch import check_inputs, configure_processes
 from .train_loop import ReproducibleTrainLoop
 
-__all__ = ['ReproducibleTrainLoop', 'load_config', 'load_model_weights']
+__all__ = ['ReproducibleTrainLoop', 'check_inputs', 'configure_processes', 'load_config', 'load_model_weights']

@@ -62,7 +62,9 @@ def merge_by_overlap(
     owner = (_expand(score[queries], probability) * probability).argmax(0)
     # The queries of one stuff class are one segment, so they are judged by their union.
     stuff = is_stuff.to(label.device)[label[queries]]
-    same = (label[queries][:, None] == label[queries]) & stuff | torch.eye(len(queries), dtype=torch.bool).to(label.device)
+    same = (label[queries][:, None] == label[queries]) & stuff | torch.eye(len(queries), dtype=torch.bool).to(
+        label.device
+    )
     on = (same.float() @ (probability >= 0.5).flatten(1).float() > 0).view_as(probability)
     held = on.gather(0, owner[None])[0]
     kept_area = same.float() @ torch.bincount(owner[held], minlength=len(queries)).float()

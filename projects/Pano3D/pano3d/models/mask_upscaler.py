@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -28,7 +30,7 @@ class MaskUpscaler(BaseModule):
         widths = [dim] * num_stages + [out_dim]
         self.stages = nn.ModuleList(
             nn.Sequential(nn.Linear(w_in, w_in), nn.GELU(), nn.Linear(w_in, 4 * w_out))
-            for w_in, w_out in zip(widths, widths[1:])
+            for w_in, w_out in pairwise(widths)
         )
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:

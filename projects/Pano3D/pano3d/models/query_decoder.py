@@ -112,7 +112,7 @@ class QueryDecoder(BaseModule):
         Returns:
             The refined queries Q (B, K, C) and the predictions, one before the first layer and one after each.
         """
-        batch, views = tokens.shape[:2]
+        batch = len(tokens)
         position = sine_position_encoding(grid, tokens.shape[-1], device=tokens.device).to(tokens.dtype)
         keys = (tokens + position).flatten(1, 2)
         values = tokens.flatten(1, 2)

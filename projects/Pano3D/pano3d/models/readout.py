@@ -44,9 +44,7 @@ class ReadOut(BaseModule, ABC):
         return labelled
 
 
-def _segments(
-    category: Tensor, instance: Tensor, score: Tensor, classes: Tensor
-) -> list[dict[str, int | float]]:
+def _segments(category: Tensor, instance: Tensor, score: Tensor, classes: Tensor) -> list[dict[str, int | float]]:
     """The segments that occur; a stuff segment scores as the best query of its class."""
     label = classes[:, :-1].argmax(-1)
     pairs = torch.stack([category, instance]).flatten(1).unique(dim=1).T.tolist()

@@ -1,0 +1,33 @@
+"""The network: backbones, the panoptic head, losses."""
+
+from .backbones import VGGTBackbone
+from .classifier import LinearClassifier
+from .criteria import SetCriterion, VGGTCriterion
+from .data_preprocessor import SceneDataPreprocessor
+from .feature_bridge import FeatureBridge
+from .joint_loss import JointLoss
+from .layout_baseline import LayoutBaseline
+from .mask_upscaler import MaskUpscaler
+from .pano3d import Pano3D, SceneOutput
+from .panoptic_set_head import PanopticSetHead
+from .query_decoder import QueryDecoder, QueryPrediction
+from .readout import OverlapReadOut, WinnerTakesAllReadOut
+
+__all__ = [
+    'FeatureBridge',
+    'JointLoss',
+    'LayoutBaseline',
+    'LinearClassifier',
+    'MaskUpscaler',
+    'OverlapReadOut',
+    'Pano3D',
+    'PanopticSetHead',
+    'QueryDecoder',
+    'QueryPrediction',
+    'SceneDataPreprocessor',
+    'SceneOutput',
+    'SetCriterion',
+    'VGGTBackbone',
+    'VGGTCriterion',
+    'WinnerTakesAllReadOut',
+]
