@@ -1,10 +1,10 @@
-"""The recipe of the paper with VGGT-1B: 15 views of 378x518 on 8 GPUs, one scene each, 30k steps (method, section 4)."""
+"""The recipe of the paper with VGGT-1B: 15 views of 378x518 on 8 GPUs, 30k steps (method, section 4)."""
 
 _base_ = [
     '_base_/models/vggt.py',
     '_base_/datasets/scannet20.py',
     '_base_/schedules/schedule_30k.py',
-    '_base_/protocols/scene.py',
+    '_base_/protocols/scannet20.py',
     '_base_/default_runtime.py',
 ]
 

@@ -73,7 +73,7 @@ def test_components_register_on_first_use_without_custom_imports():
         'from pano3d.registry import MODELS as OURS, DATASETS, TRANSFORMS, METRICS, LOOPS, DATA_SAMPLERS\n'
         'assert OURS.get("Pano3D") and OURS.get("JointLoss") and OURS.get("PanopticSetHead")\n'
         'assert DATASETS.get("ScanNetMultiViewDataset") and TRANSFORMS.get("RandomStrideViews")\n'
-        'assert METRICS.get("PanopticQualityMetric") and LOOPS.get("ReproducibleTrainLoop")\n'
+        'assert METRICS.get("ScenePanopticMetric") and LOOPS.get("ReproducibleTrainLoop")\n'
         'assert DATA_SAMPLERS.get("InfiniteDrawSampler") and MODELS.get("pano3d.VGGTBackbone")\n'
     )
     subprocess.run([sys.executable, '-c', code], check=True, capture_output=True)

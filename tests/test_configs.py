@@ -71,7 +71,9 @@ def test_the_recipe_is_the_papers():
 def test_a_misspelt_key_is_an_error_that_names_the_right_one():
     config = Config.fromfile(CONFIGS / 'pano3d_vggt_scannet.py')
     config.model.head.decoder.num_querys = 10
-    with pytest.raises(ValueError, match=r"model.head.decoder: QueryDecoder .* 'num_querys'; did you mean 'num_queries'"):
+    with pytest.raises(
+        ValueError, match=r"model.head.decoder: QueryDecoder .* 'num_querys'; did you mean 'num_queries'"
+    ):
         check_config(config)
 
 

@@ -18,6 +18,9 @@ _REGISTRIES = [value for value in vars(pano3d_registry).values() if isinstance(v
     value for value in vars(mmengine_registry).values() if isinstance(value, Registry)
 ]
 
+# What mmengine takes out of a component's dict before it builds the component.
+_READ_BY_BUILDER = {'type', '_scope_', 'paramwise_cfg', 'constructor'}
+
 
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config, apply `--cfg-options`, and check every `dict(type=...)` against its class.
@@ -53,7 +56,7 @@ def check_config(config: Config) -> None:
             accepted = parameters(target)
             if accepted is None:
                 continue
-            unknown = sorted(set(component) - {'type', '_scope_'} - accepted)
+            unknown = sorted(set(component) - _READ_BY_BUILDER - accepted)
             if unknown:
                 raise ValueError(
                     f'{place}: {component["type"]} has no parameter {unknown[0]!r}{_nearest(unknown[0], accepted)}'

@@ -68,6 +68,8 @@ class LayoutBaseline(BaseModel):
         is_thing = ~self.label_space.is_stuff.to(category.device)[category]
         result = sample.clone()
         result.pred_panoptic = PanopticMap(category, torch.where(is_thing, category + 1, 0))
+        one_hot = torch.nn.functional.one_hot(category, self.label_space.num_classes)
+        result.pred_semantic = one_hot.permute(0, 3, 1, 2).float()
         result.pred_reconstruction = Reconstruction.from_depth(
             self.depth.expand(views, -1, -1),
             truth.intrinsics,
