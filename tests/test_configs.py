@@ -1,4 +1,4 @@
-"""Every configuration binds: each `dict(type=...)` to a class that takes its keys, each `custom_keys` to a parameter."""
+"""Every configuration binds: each `dict(type=...)` to its class, each `custom_keys` to a parameter."""
 
 import copy
 from pathlib import Path
