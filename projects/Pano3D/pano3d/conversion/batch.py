@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from tqdm import tqdm
@@ -82,19 +83,39 @@ def run_scenes(
 def _results(
     scene_ids: Sequence[str], convert: Callable[[str], SceneResult], num_workers: int
 ) -> Iterator[SceneResult]:
-    if num_workers == 1 or len(scene_ids) <= 1:
-        for scene_id in scene_ids:
-            yield _guarded(convert, scene_id)
+    if num_workers == 1:
+        yield from (_guarded(convert, scene_id) for scene_id in scene_ids)
         return
-    with ProcessPoolExecutor(min(num_workers, len(scene_ids))) as pool:
+    stranded = []
+    for scene_id, result in _pooled(scene_ids, convert, num_workers):
+        if result is None:
+            stranded.append(scene_id)
+        else:
+            yield result
+    # A worker that dies takes all scenes that wait with it. Alone, each of them shows whether it was the cause.
+    for scene_id in stranded:
+        for _, result in _pooled([scene_id], convert, 1):
+            yield result or SceneResult(scene_id, error='its worker process died, perhaps for lack of memory')
+
+
+def _pooled(
+    scene_ids: Sequence[str], convert: Callable[[str], SceneResult], num_workers: int
+) -> Iterator[tuple[str, SceneResult | None]]:
+    """Results as they come; None for scenes whose worker process died before they were done."""
+    with ProcessPoolExecutor(num_workers) as pool:
+        futures = {}
         try:
-            futures = {pool.submit(_guarded, convert, scene_id): scene_id for scene_id in scene_ids}
+            for scene_id in scene_ids:
+                try:
+                    futures[pool.submit(_guarded, convert, scene_id)] = scene_id
+                except BrokenProcessPool:
+                    yield scene_id, None
             for future in as_completed(futures):
-                error = future.exception()  # set only if a worker died, e.g. for lack of memory
-                if error is None:
-                    yield future.result()
-                else:
-                    yield SceneResult(futures[future], error=f'a worker process died ({error}); run again')
+                try:
+                    result = future.result()
+                except BrokenProcessPool:
+                    result = None
+                yield futures[future], result
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -11,7 +11,7 @@ from types import TracebackType
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 _PNG_HEADER = struct.Struct('>8sI4sIIBB')
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
@@ -29,8 +29,10 @@ def check_jpeg(data: bytes, size: tuple[int, int]) -> None:
             if found == size:
                 image.draft('L', (size[0] // 8, size[1] // 8))  # reads all data, but spares most of the arithmetic
                 image.load()
+    except UnidentifiedImageError as error:
+        raise ValueError(f'not a JPEG image, its first bytes are {data[:8]!r}') from error
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f'not a JPEG image that can be decoded ({error})') from error
+        raise ValueError(f'the JPEG image cannot be decoded ({error})') from error
     if found != size:
         raise ValueError(f'expected a JPEG image of size {_text(size)}, found {_text(found)}')
 
