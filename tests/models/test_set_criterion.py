@@ -46,7 +46,9 @@ def reference(prediction: QueryPrediction, targets: list[PanopticMap], weights: 
     class_sum = class_weight = 0.0
     num_masks = 0
     for b, target in enumerate(targets):
-        pairs = sorted({(int(c), int(i)) for c, i in zip(target.category.flatten(), target.instance.flatten())})
+        pairs = sorted(
+            {(int(c), int(i)) for c, i in zip(target.category.flatten(), target.instance.flatten(), strict=True)}
+        )
         segments = [pair for pair in pairs if pair[0] >= 0]
         num_masks += len(segments)
         known = target.category >= 0
@@ -115,7 +117,9 @@ def test_void_pixels_change_nothing(exact_points):
 
 def test_truth_fed_back_costs_next_to_nothing():
     _, targets = random_scenes(1)
-    pairs = {(int(c), int(i)) for c, i in zip(targets[0].category.flatten(), targets[0].instance.flatten())}
+    pairs = {
+        (int(c), int(i)) for c, i in zip(*map(torch.flatten, (targets[0].category, targets[0].instance)), strict=True)
+    }
     segments = sorted(pair for pair in pairs if pair[0] >= 0)
     classes = torch.full((1, len(segments) + 2, CLASSES + 1), -20.0)
     masks = torch.full((1, len(segments) + 2, VIEWS, HEIGHT, WIDTH), -20.0)

@@ -3,6 +3,14 @@
 from .checkpoint import load_model_weights
 from .config import load_config
 from .launch import check_inputs, configure_processes
+from .plain_checkpoint import PlainCheckpointHook
 from .train_loop import ReproducibleTrainLoop
 
-__all__ = ['ReproducibleTrainLoop', 'check_inputs', 'configure_processes', 'load_config', 'load_model_weights']
+__all__ = [
+    'PlainCheckpointHook',
+    'ReproducibleTrainLoop',
+    'check_inputs',
+    'configure_processes',
+    'load_config',
+    'load_model_weights',
+]

@@ -1,39 +1,14 @@
-"""Checkpoints are data: what may be unpickled, and strict loading of weights."""
+"""Strict and safe loading of weights."""
 
 from __future__ import annotations
 
 import pickle
 from pathlib import Path
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from torch import nn
 
 _SHOWN = 5
-
-
-def allow_training_state() -> None:
-    """Let torch's safe loader read what mmengine itself writes into a checkpoint, and nothing more.
-
-    That is the message hub's `HistoryBuffer` and the NumPy arrays and scalars inside it.
-    """
-    multiarray = np._core.multiarray if hasattr(np, '_core') else np.core.multiarray
-    torch.serialization.add_safe_globals(
-        [
-            HistoryBuffer,
-            np.ndarray,
-            np.dtype,
-            multiarray.scalar,
-            multiarray._reconstruct,
-            type(np.dtype('float64')),
-            type(np.dtype('float32')),
-            type(np.dtype('int64')),
-        ]
-    )
-
-
-allow_training_state()
 
 
 def load_model_weights(model: nn.Module, path: str | Path) -> None:
@@ -48,11 +23,12 @@ def load_model_weights(model: nn.Module, path: str | Path) -> None:
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f'{path}: not a checkpoint that can be read safely ({reason})') from error
+        raise ValueError(f'{path}: not a checkpoint that can be read safely, without running code in it') from error
     state = content.get('state_dict', content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise ValueError(f"{path}: expected a dict with 'state_dict', or a dict of tensors; found {type(content)}")
+        raise ValueError(
+            f"{path}: expected a dict with 'state_dict', or a dict of tensors; found {type(content).__name__}"
+        )
     problems = _differences(model.state_dict(), state)
     if problems:
         raise ValueError(f'{path} does not fit the model of this config:\n  ' + '\n  '.join(problems))

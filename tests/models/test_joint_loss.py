@@ -1,0 +1,80 @@
+"""Weights and names of the terms, on criteria with known values."""
+
+import pytest
+import torch
+from torch import nn
+
+from pano3d.models.joint_loss import JointLoss
+from pano3d.registry import MODELS
+from pano3d.structures import PanopticMap, Reconstruction, SceneSample
+
+
+@MODELS.register_module()
+class SumGeometry(nn.Module):
+    def forward(self, prediction, target):
+        return {'depth': prediction['depth'].sum(), 'camera': target.depth.mean()}
+
+
+@MODELS.register_module()
+class CountSegments(nn.Module):
+    def forward(self, predictions, targets):
+        return {'mask': predictions[0].sum() + len(targets)}
+
+
+def samples() -> list[SceneSample]:
+    sample = SceneSample(metainfo={'scene_id': 'a'})
+    sample.gt_reconstruction = Reconstruction.from_depth(
+        torch.full((2, 3, 4), 2.0), torch.eye(3).expand(2, 3, 3), torch.eye(4).expand(2, 4, 4)
+    )
+    zeros = torch.zeros(2, 3, 4, dtype=torch.long)
+    sample.gt_panoptic = PanopticMap(zeros, zeros)
+    return [sample]
+
+
+def loss(**changes) -> JointLoss:
+    settings = dict(
+        geometry=dict(type='SumGeometry'),
+        segmentation=dict(type='CountSegments'),
+        weights=dict(geometry=10.0, segmentation=1.0),
+    )
+    return JointLoss(**{**settings, **changes})
+
+
+def test_terms_are_weighted_by_task_and_logged_raw():
+    losses = loss()({'depth': torch.tensor([1.0, 2.0])}, [torch.tensor([0.5])], samples())
+    assert losses == {
+        'loss_geometry_depth': 30.0,
+        'loss_geometry_camera': 20.0,
+        'raw_geometry': 5.0,
+        'loss_segmentation_mask': 1.5,
+        'raw_segmentation': 1.5,
+    }
+
+
+def test_gradients_carry_the_weights():
+    depth, mask = torch.ones(2, requires_grad=True), torch.ones(1, requires_grad=True)
+    losses = loss()({'depth': depth}, [mask], samples())
+    sum(value for name, value in losses.items() if name.startswith('loss')).backward()
+    assert depth.grad.tolist() == [10.0, 10.0]
+    assert mask.grad.tolist() == [1.0]
+    assert not losses['raw_geometry'].requires_grad
+
+
+@pytest.mark.parametrize('task', ['geometry', 'segmentation'])
+def test_a_task_can_be_left_out(task):
+    losses = loss(**{task: None})({'depth': torch.ones(1)}, [torch.ones(1)], samples())
+    assert losses and not any(task in name for name in losses)
+
+
+def test_terms_of_extra_heads_need_a_weight():
+    extra = {'detection': {'box': torch.tensor(3.0)}}
+    with pytest.raises(ValueError, match='detection'):
+        loss()({'depth': torch.ones(1)}, [torch.ones(1)], samples(), extra)
+    weights = dict(geometry=1.0, segmentation=1.0, detection=2.0)
+    losses = loss(weights=weights)({'depth': torch.ones(1)}, [torch.ones(1)], samples(), extra)
+    assert losses['loss_detection_box'] == 6.0
+
+
+def test_a_task_without_weight_is_refused():
+    with pytest.raises(ValueError, match=r"no entry for \['segmentation'\]"):
+        loss(weights=dict(geometry=1.0))
