@@ -27,7 +27,7 @@ def check_jpeg(data: bytes, size: tuple[int, int]) -> None:
         with Image.open(io.BytesIO(data), formats=['JPEG']) as image:
             found = image.size
             if found == size:
-                image.draft('L', (size[0] // 8, size[1] // 8))  # reads all data, but spares most of the arithmetic
+                image.draft('L', (max(1, size[0] // 8), max(1, size[1] // 8)))  # all data, little arithmetic
                 image.load()
     except UnidentifiedImageError as error:
         raise ValueError(f'not a JPEG image, its first bytes are {data[:8]!r}') from error

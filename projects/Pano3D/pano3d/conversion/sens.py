@@ -189,7 +189,7 @@ class SensReader:
         if num_frames > possible:
             raise ValueError(
                 f'{self.path}: offset {offset + 20}: the header claims {num_frames} frames, but what is left of the '
-                f'file holds {possible} at most'
+                f'file holds {possible} at most. Download it again'
             )
         header = SensHeader(
             color_size=(sizes[0], sizes[1]),
