@@ -7,16 +7,17 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from pano3d.registry import MODELS
-from pano3d.structures import PanopticMap, Reconstruction, SceneSample
+from pano3d.structures import LabelSpace, PanopticMap, Reconstruction, SceneSample
 
 
 @MODELS.register_module(force=True)
 class RedIsChair(BaseModel):
     """Red pixels are the one chair (category 4), all others wall; depth is 1 m + green; views lie 1 m apart in x."""
 
-    def __init__(self, *, num_classes: int, data_preprocessor: dict) -> None:
+    def __init__(self, *, label_space: str, data_preprocessor: dict) -> None:
         super().__init__(data_preprocessor=data_preprocessor)
-        self.classifier = nn.Linear(2, num_classes)
+        self.label_space = LabelSpace.load(label_space)
+        self.classifier = nn.Linear(2, self.label_space.num_classes)
 
     def forward(self, inputs: Tensor, data_samples: list[SceneSample], mode: str = 'tensor') -> list[SceneSample]:
         assert mode == 'predict' and not self.training
@@ -44,10 +45,9 @@ def config() -> Config:
     return Config(
         {
             'default_scope': 'pano3d',
-            'label_space': 'scannet20',
             'model': {
                 'type': 'RedIsChair',
-                'num_classes': 20,
+                'label_space': 'scannet20',
                 'data_preprocessor': {'type': 'SceneDataPreprocessor'},
             },
             'test_dataloader': {

@@ -62,7 +62,7 @@ def test_checkpoint_is_loaded(config, tmp_path):
 
 def test_checkpoint_of_other_classes_is_refused(config, tmp_path):
     config_200 = copy.deepcopy(config)
-    config_200.model.num_classes = 200
+    config_200.model.label_space = 'scannet200'
     torch.save(Pano3DInferencer(config_200).model.state_dict(), tmp_path / 'model.pth')
     with pytest.raises(ValueError, match=r'(?s)model\.pth.*classifier.*\(20, 2\).*\(200, 2\)'):
         Pano3DInferencer(config, tmp_path / 'model.pth')
@@ -88,10 +88,10 @@ def test_incomplete_configs_are_refused(config, tmp_path):
     without_crop.test_dataloader.dataset.pipeline = [{'type': 'PackScene'}]
     with pytest.raises(ValueError, match=r"needs a ResizeCrop.*has \['PackScene'\]"):
         Pano3DInferencer(without_crop)
-    without_labels = copy.deepcopy(config)
-    without_labels.pop('label_space')
-    with pytest.raises(ValueError, match='no `label_space`'):
-        Pano3DInferencer(without_labels)
+    without_model = copy.deepcopy(config)
+    without_model.pop('model')
+    with pytest.raises(ValueError, match='no `model`'):
+        Pano3DInferencer(without_model)
 
 
 @pytest.mark.parametrize(('device', 'message'), [('cuda:99', 'not available'), ('gpu', 'is unknown')])

@@ -41,13 +41,13 @@ class Pano3DInferencer:
     ) -> None:
         self.device = find_device(device)
         config = config if isinstance(config, Config) else load_config(config)
-        for key in ('model', 'label_space', 'test_dataloader'):
+        for key in ('model', 'test_dataloader'):
             if key not in config:
                 raise ValueError(f'the config has no `{key}`, which inference needs; known are {sorted(config)}')
         self.image_size = image_size_of(config)
-        self.label_space = LabelSpace.load(config.label_space)
         with DefaultScope.overwrite_default_scope('pano3d'):
             self.model = MODELS.build(config.model)
+        self.label_space: LabelSpace = self.model.label_space
         if checkpoint is None:
             print_log('no checkpoint: the model is untrained', logger='current', level=30)
         else:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 Curve = list[tuple[int, float]]
 """(step, value), by rising step."""
@@ -104,8 +105,9 @@ def _draw_panel(axes: Axes, title: str, curves: Mapping[str, Curve]) -> None:
         axes.plot(steps, values, color=line.get_color(), alpha=0.25, linewidth=0.8, zorder=0)
     if 'loss' in title and all(value > 0 for curve in shown.values() for _, value in curve):
         axes.set_yscale('log')
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
         axes.yaxis.set_major_formatter('{x:g}')
-        axes.yaxis.set_minor_formatter('{x:g}')
+        axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_title(title + (f' (+{hidden} not shown)' if hidden else ''), fontsize=10)
     axes.set_xlabel('iteration', fontsize=9)
     axes.grid(alpha=0.3)

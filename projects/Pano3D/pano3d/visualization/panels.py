@@ -18,9 +18,9 @@ from .palette import VOID_COLOR, category_colors, instance_colors
 COLUMNS = ('RGB', 'depth', 'semantics', 'instances')
 MIN_CELL_WIDTH = 256
 GAP = 6
-LINE = 22
-FONT_SIZE = 14
-SWATCH = 14
+LINE = 26
+FONT_SIZE = 17
+SWATCH = 17
 BAR_WIDTH = 120
 DEPTH_COLORS = 'viridis_r'  # near is bright; no black, which means unknown
 BACKGROUND, INK = (255, 255, 255), (30, 30, 30)
