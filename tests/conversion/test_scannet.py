@@ -15,6 +15,7 @@ import pytest
 from PIL import Image
 
 from pano3d.conversion import convert_scannet
+from pano3d.datasets.scene_record import read_scene
 
 TOOL = Path(__file__).parents[2] / 'tools' / 'prepare_scannet.py'
 
@@ -78,6 +79,19 @@ def test_stored_scene(release: Any, out: Path) -> None:
             'faces': 'int32',
             'instance': 'int32',
         }
+
+
+def test_datasets_read_what_is_written(release: Any, out: Path) -> None:
+    release.add('scene0000_00')
+    release.write_instance_maps('scene0000_00', {2: release.encode(release.instances(2), 'PNG')})
+    convert_scannet(release.root, out, frame_skip=2)
+    scene = read_scene(str(out / 'scenes' / 'scene0000_00'))
+    assert (scene.scene_id, scene.depth_scale, len(scene.instances)) == ('scene0000_00', 0.001, 2)
+    assert [frame.id for frame in scene.frames] == ['000000', '000002', '000004']
+    assert [frame.instance is None for frame in scene.frames] == [True, False, True]
+    np.testing.assert_array_equal(np.array(Image.open(scene.frames[1].depth)), release.depth(2))
+    np.testing.assert_array_equal(np.array(Image.open(scene.frames[1].instance)), release.instances(2))
+    np.testing.assert_array_equal(scene.frames[1].camera_to_world, release.pose(2))
 
 
 def test_test_scan_has_no_annotation(release: Any, out: Path) -> None:
