@@ -1,0 +1,222 @@
+"""Panoptic quality against a slow reference, invariants and numbers worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from pano3d.functional.panoptic_quality import (
+    PanopticCounts,
+    panoptic_counts,
+    panoptic_lifting_counts,
+    panoptic_quality,
+)
+
+IS_STUFF = torch.tensor([True, True, False, False, False])
+KEYS = ('predicted_category', 'predicted_instance', 'gt_category', 'gt_instance')
+Labels = dict[str, Tensor]
+
+
+def random_labels(seed: int, shape: tuple[int, ...] = (3, 6, 7), max_id: int = 4) -> Labels:
+    """Ground truth in blocks with void, and a prediction that agrees with most of it."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(low: int, high: int, size: tuple[int, ...]) -> Tensor:
+        return torch.randint(low, high, size, generator=generator)
+
+    segment = draw(0, 5, (shape[0], 3, 3)).repeat_interleave(3, 1).repeat_interleave(3, 2)[:, : shape[1], : shape[2]]
+    gt_category, gt_instance = draw(-1, 5, (5,))[segment], draw(0, max_id, (5,))[segment]
+    changed = draw(0, 9, shape) < (2, 4)[seed % 2]
+    return {
+        'predicted_category': torch.where(changed, draw(-1, 5, shape), gt_category),
+        'predicted_instance': torch.where(changed, draw(0, max_id, shape), gt_instance * 3 + 1),
+        'gt_category': gt_category,
+        'gt_instance': gt_instance,
+    }
+
+
+def slow_counts(labels: Labels, excuse_predicted_void: bool) -> dict[int, list[float]]:
+    """[TP, FP, FN, IoU sum] per class, with sets of elements, from the words of the definition."""
+    segments: dict[str, dict[tuple[int, int], set[int]]] = {'predicted': {}, 'gt': {}}
+    void: dict[str, set[int]] = {'predicted': set(), 'gt': set()}
+    for side, found in segments.items():
+        category = labels[f'{side}_category'].flatten().tolist()
+        instance = labels[f'{side}_instance'].flatten().tolist()
+        for element, (c, i) in enumerate(zip(category, instance, strict=True)):
+            if c < 0:
+                void[side].add(element)
+            else:
+                found.setdefault((c, 0 if IS_STUFF[c] else i), set()).add(element)
+    counts = {c: [0, 0, 0, 0.0] for c in range(len(IS_STUFF))}
+    matched: set[tuple[str, tuple[int, int]]] = set()
+    for g, gt in segments['gt'].items():
+        for p, predicted in segments['predicted'].items():
+            union = (gt - void['predicted'] if excuse_predicted_void else gt) | (predicted - void['gt'])
+            if g[0] == p[0] and union and len(gt & predicted) / len(union) > 0.5:
+                counts[g[0]][0] += 1
+                counts[g[0]][3] += len(gt & predicted) / len(union)
+                matched |= {('gt', g), ('predicted', p)}
+    for p, predicted in segments['predicted'].items():
+        if ('predicted', p) not in matched and len(predicted & void['gt']) <= len(predicted) / 2:
+            counts[p[0]][1] += 1
+    for g, gt in segments['gt'].items():
+        excused = excuse_predicted_void and len(gt & void['predicted']) > len(gt) / 2
+        if ('gt', g) not in matched and not excused:
+            counts[g[0]][2] += 1
+    return counts
+
+
+def as_rows(counts: PanopticCounts) -> dict[int, list[float]]:
+    columns = counts.true_positives, counts.false_positives, counts.false_negatives, counts.iou_sum
+    return {c: list(row) for c, row in enumerate(zip(*(column.tolist() for column in columns), strict=True))}
+
+
+def assert_equal(left: PanopticCounts, right: PanopticCounts) -> None:
+    for name in ('true_positives', 'false_positives', 'false_negatives', 'listed'):
+        assert torch.equal(getattr(left, name), getattr(right, name)), name
+    torch.testing.assert_close(left.iou_sum, right.iou_sum, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize('excuse_predicted_void', [False, True])
+def test_counts_equal_slow_reference(excuse_predicted_void: bool) -> None:
+    total = torch.zeros(3, dtype=torch.int64)
+    for seed in range(60):
+        labels = random_labels(seed)
+        counts = panoptic_counts(**labels, is_stuff=IS_STUFF, excuse_predicted_void=excuse_predicted_void)
+        expected = slow_counts(labels, excuse_predicted_void)
+        for c, row in as_rows(counts).items():
+            assert row == pytest.approx(expected[c], abs=1e-12), f'seed {seed}, class {c}'
+        total += torch.stack([counts.true_positives, counts.false_positives, counts.false_negatives]).sum(1)
+    assert (total > 15).all(), 'the random maps must exercise every kind of count'
+
+
+@pytest.mark.parametrize('rules', [panoptic_counts, panoptic_lifting_counts])
+def test_ground_truth_fed_back_scores_one(rules: object) -> None:
+    for seed in range(10):
+        labels = random_labels(seed)
+        labels |= {'predicted_category': labels['gt_category'], 'predicted_instance': labels['gt_instance']}
+        counts = rules(**labels, is_stuff=IS_STUFF)  # type: ignore[operator]
+        scores = panoptic_quality(counts)
+        assert torch.equal(scores[:, counts.listed], torch.ones_like(scores[:, counts.listed]))
+        assert counts.listed.any()
+        assert scores[:, ~counts.listed].isnan().all()
+
+
+def test_names_of_instances_do_not_matter() -> None:
+    for seed in range(10):
+        labels = random_labels(seed)
+        expected = panoptic_counts(**labels, is_stuff=IS_STUFF)
+        permutation = torch.tensor([7, 0, 3, 10**12, 5, 1, 2, 4, 6, 8, 9, 2**15, 12])
+        renamed = labels | {'predicted_instance': permutation[labels['predicted_instance']]}
+        assert_equal(panoptic_counts(**renamed, is_stuff=IS_STUFF), expected)
+
+
+def test_order_of_views_and_shape_do_not_matter() -> None:
+    for seed in range(10):
+        labels = random_labels(seed)
+        expected = panoptic_counts(**labels, is_stuff=IS_STUFF)
+        shuffled = {key: value[[2, 0, 1]] for key, value in labels.items()}
+        assert_equal(panoptic_counts(**shuffled, is_stuff=IS_STUFF), expected)
+        flat = {key: value.flatten().to(torch.int16) for key, value in labels.items()}
+        assert_equal(panoptic_counts(**flat, is_stuff=IS_STUFF), expected)
+
+
+def test_an_object_must_keep_its_id_over_views() -> None:
+    gt = torch.ones(2, 2, 2, dtype=torch.int64)
+    labels = {'gt_category': 2 * gt, 'gt_instance': gt, 'predicted_category': 2 * gt}
+    other = torch.stack([gt[0], 5 * gt[1]])
+    kept = panoptic_counts(**labels, predicted_instance=7 * gt, is_stuff=IS_STUFF)
+    broken = panoptic_counts(**labels, predicted_instance=other, is_stuff=IS_STUFF)
+    assert as_rows(kept)[2] == [1, 0, 0, 1.0]
+    assert as_rows(broken)[2] == [0, 2, 1, 0.0]
+
+
+def test_iou_of_one_half_is_no_match() -> None:
+    one = torch.ones(4, dtype=torch.int64)
+    labels = {'gt_category': 2 * one, 'gt_instance': one, 'predicted_instance': one}
+    half = panoptic_counts(**labels, predicted_category=torch.tensor([2, 2, -1, -1]), is_stuff=IS_STUFF)
+    more = panoptic_counts(**labels, predicted_category=torch.tensor([2, 2, 2, -1]), is_stuff=IS_STUFF)
+    assert as_rows(half)[2] == [0, 1, 1, 0.0]
+    assert as_rows(more)[2] == [1, 0, 0, 0.75]
+
+
+def test_scores_by_hand() -> None:
+    counts = PanopticCounts(
+        true_positives=torch.tensor([2, 0, 0]),
+        false_positives=torch.tensor([1, 3, 0]),
+        false_negatives=torch.tensor([2, 0, 0]),
+        iou_sum=torch.tensor([1.4, 0.0, 0.0], dtype=torch.float64),
+        listed=torch.tensor([True, True, False]),
+    )
+    expected = torch.tensor([[1.4 / 3.5, 0, torch.nan], [0.7, 0, torch.nan], [2 / 3.5, 0, torch.nan]]).double()
+    torch.testing.assert_close(panoptic_quality(counts), expected, equal_nan=True, rtol=0, atol=1e-7)
+    doubled = counts + counts
+    assert as_rows(doubled)[0] == [4, 2, 4, 2.8]
+    torch.testing.assert_close(panoptic_quality(doubled), panoptic_quality(counts), equal_nan=True)
+
+
+def test_prediction_on_void_ground_truth_costs_nothing() -> None:
+    for seed in range(10):
+        labels = random_labels(seed)
+        void = labels['gt_category'] < 0
+        empty = labels | {'predicted_category': torch.where(void, -1, labels['predicted_category'])}
+        extra = labels | {
+            'predicted_category': torch.where(void, 4, labels['predicted_category']),
+            'predicted_instance': torch.where(void, 99, labels['predicted_instance']),
+        }
+        assert_equal(panoptic_counts(**extra, is_stuff=IS_STUFF), panoptic_counts(**empty, is_stuff=IS_STUFF))
+
+
+def test_absent_classes_count_on_request() -> None:
+    labels = dict.fromkeys(KEYS, torch.zeros(3, dtype=torch.int64))
+    left_out = panoptic_counts(**labels, is_stuff=IS_STUFF)
+    counted = panoptic_counts(**labels, is_stuff=IS_STUFF, absent_classes_count=True)
+    assert float(panoptic_quality(left_out)[0].nanmean()) == 1.0
+    assert float(panoptic_quality(counted)[0].nanmean()) == 0.2
+
+
+def test_all_void_is_undefined() -> None:
+    labels = dict.fromkeys(KEYS, torch.full((3,), -1)) | {
+        'predicted_instance': torch.zeros(3, dtype=torch.int64),
+        'gt_instance': torch.zeros(3, dtype=torch.int64),
+    }
+    for rules in (panoptic_counts, panoptic_lifting_counts):
+        assert panoptic_quality(rules(**labels, is_stuff=IS_STUFF)).isnan().all()
+
+
+def test_small_classes_are_dropped_by_the_rules_of_panoptic_lifting() -> None:
+    gt = torch.zeros(1000, dtype=torch.int64)
+    gt[:4] = 2  # 0.4 %
+    labels = {'gt_category': gt, 'gt_instance': torch.zeros_like(gt), 'predicted_instance': torch.zeros_like(gt)}
+    counts = panoptic_lifting_counts(**labels, predicted_category=torch.zeros_like(gt), is_stuff=IS_STUFF)
+    assert counts.listed.tolist() == [True] + 5 * [False]
+    assert as_rows(counts)[0] == [1, 0, 0, 1.0]  # the four elements are void on both sides
+    kept = panoptic_lifting_counts(
+        **labels, predicted_category=torch.zeros_like(gt), is_stuff=IS_STUFF, min_class_share=0.004
+    )
+    assert as_rows(kept)[0] == [1, 0, 0, 0.996]
+    assert as_rows(kept)[2] == [0, 0, 1, 0.0]
+
+
+def test_inputs_stay_as_they_are() -> None:
+    labels = random_labels(0)
+    before = {key: value.clone() for key, value in labels.items()}
+    for rules in (panoptic_counts, panoptic_lifting_counts):
+        rules(**labels, is_stuff=IS_STUFF)
+    assert all(torch.equal(labels[key], before[key]) for key in KEYS)
+
+
+@pytest.mark.parametrize('rules', [panoptic_counts, panoptic_lifting_counts])
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('predicted_category', torch.full((3, 6, 7), 5), r'`predicted_category` must lie in \[-1, 4\].*got \[5, 5\]'),
+        ('gt_category', torch.full((3, 6, 7), -2), r'`gt_category` must lie in \[-1, 4\].*got \[-2, -2\]'),
+        ('predicted_instance', torch.full((3, 6, 7), -1), r'`predicted_instance` must not be negative, got -1'),
+        ('predicted_category', torch.zeros(3, 6, 8).long(), r'`predicted_category`.*\(3, 6, 7\), got \(3, 6, 8\)'),
+    ],
+)
+def test_refuses(rules: object, key: str, value: Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        rules(**(random_labels(0) | {key: value}), is_stuff=IS_STUFF)  # type: ignore[operator]
