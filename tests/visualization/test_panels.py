@@ -1,11 +1,12 @@
 """Panels: cells lie where the layout says, and their pixels have exactly the colours of the labels."""
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from pano3d.structures import PanopticMap, SceneSample
+from pano3d.structures import PanopticMap, Reconstruction, SceneSample
 from pano3d.visualization import category_colors, draw_panels, instance_colors, save_panels, spread_views
 from pano3d.visualization.panels import GAP, LINE, match_instances
 
@@ -60,6 +61,24 @@ def test_depth_has_one_range_per_row_and_black_where_unknown(scene, label_space)
     depth = scene.pred_reconstruction.depth.numpy()
     far, near = depths[valid & (depth > 1.99)], depths[valid & (depth < 1.2)]
     assert far.astype(int).sum(-1).max() < near.astype(int).sum(-1).min()
+
+
+def test_depth_range_by_hand(label_space):
+    """Depths 1 to 101 over two views: the 2nd and the 98th percentile are 3 and 99."""
+    depth = torch.cat([torch.zeros(1), torch.arange(1.0, 102)]).view(2, 1, 51)
+    eye = torch.eye(4).repeat(2, 1, 1)
+    sample = SceneSample(metainfo={'frame_ids': ['0', '1']})
+    sample.images = torch.zeros(2, 3, 1, 51)
+    sample.pred_reconstruction = Reconstruction.from_depth(depth, eye[:, :3, :3], eye)
+    page = draw_panels(sample, label_space, [0, 1])
+    left, factor = GAP + 51 * 6 + GAP, 6  # 6 * 51 is the first multiple of the width above 256
+    tops = [LINE + view * (LINE + factor + GAP) + LINE for view in range(2)]
+    cells = np.concatenate([page[top, left : left + 51 * factor : factor] for top in tops])
+    colors = matplotlib.colormaps['viridis_r'](np.array([0.0, 0.5, 1.0]), bytes=True)[:, :3]
+    assert (cells[0] == 0).all()
+    assert (cells[1:4] == colors[0]).all() and (cells[4] != colors[0]).any()
+    assert (cells[51] == colors[1]).all()
+    assert (cells[99:] == colors[2]).all() and (cells[97] != colors[2]).any()
 
 
 def test_more_views_do_not_change_colours(scene, label_space):
