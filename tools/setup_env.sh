@@ -158,13 +158,16 @@ EOF
 
 find_compiler() { # sets and exports CXX
     local candidate
-    for candidate in ${CXX:+"$CXX"} c++ g++ clang++; do
+    local -a candidates=(c++ g++ clang++)
+    [ -z "${CXX:-}" ] || candidates=("$CXX")
+    for candidate in "${candidates[@]}"; do
+        # shellcheck disable=SC2086  # it may be a launcher and a compiler
         if echo '#include <vector>' | $candidate -x c++ -fsyntax-only - 2>/dev/null; then
             export CXX=$candidate
             return
         fi
     done
-    fail "a C++ compiler is needed; ${CXX:-c++, g++ and clang++} cannot compile. Install one, or name it: make setup CXX=/path/to/g++"
+    fail "a C++ compiler is needed, and none of these compiles: ${candidates[*]}. Install g++ or name another: make setup CXX=..."
 }
 
 create_venv() {
