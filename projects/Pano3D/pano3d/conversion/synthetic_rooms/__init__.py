@@ -1,6 +1,6 @@
 """Made-up furnished rooms, written as a ScanNet v2 download: for demonstrations and tests without any data set."""
 
-from .generation import make_synthetic_scannet, scene_name, write_room
+from .generation import scene_name, write_room, write_rooms
 from .rendering import Recording, RecordingOptions
 from .room import Room, build_room
 
@@ -9,7 +9,7 @@ __all__ = [
     'RecordingOptions',
     'Room',
     'build_room',
-    'make_synthetic_scannet',
     'scene_name',
     'write_room',
+    'write_rooms',
 ]

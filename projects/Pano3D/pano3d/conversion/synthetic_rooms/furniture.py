@@ -50,7 +50,7 @@ def office_chair(rng: Rng, decorator: Decorator) -> Furniture:
     cushion, stand = decorator.one_of('fabric', 'leather', 'black', 'black'), decorator.one_of('metal', 'black')
     for x, y in ((0.28, 0.03), (0.03, 0.28)):
         model.box(stand, (-x, x), (-y, y), (0.03, 0.1), sides=SIDES)
-    model.add(stand, prism((0, 0), (0.1, seat - 0.09), (0.035, 0.035), (0.035, 0.035)))
+    model.add(stand, prism((0, 0), (0.1, seat - 0.09), (0.035, 0.035)))
     model.box(cushion, (-width / 2, width / 2), (-0.24, 0.25), (seat - 0.09, seat), sides=SIDES)
     back = box((-width / 2 + 0.02, width / 2 - 0.02), (-0.25, -0.18), (seat + 0.1, top))
     model.add(cushion, lean_back(back, rng.uniform(0.05, 0.15), y=-0.22, z=seat))
@@ -98,9 +98,9 @@ def dining_table(rng: Rng, decorator: Decorator) -> Furniture:
     legs = top if rng.uniform() < 0.6 else decorator.one_of('metal', 'wood', 'black')
     if rng.uniform() < 0.25:
         radius = rng.uniform(0.45, 0.6)
-        model.add(legs, prism((0, 0), (0, 0.06), (0.3, 0.3), (0.25, 0.25)))
-        model.add(legs, prism((0, 0), (0.06, height - 0.04), (0.06, 0.06), (0.06, 0.06)))
-        model.add(top, prism((0, 0), (height - 0.04, height), (radius, radius), (radius, radius)))
+        model.add(legs, prism((0, 0), (0, 0.06), (0.3, 0.3), taper=0.8))
+        model.add(legs, prism((0, 0), (0.06, height - 0.04), (0.06, 0.06)))
+        model.add(top, prism((0, 0), (height - 0.04, height), (radius, radius)))
     else:
         width, depth = rng.uniform(1.0, 1.9), rng.uniform(0.75, 0.95)
         _four_legs(model, legs, width - 0.06, depth - 0.06, height - 0.05, rng.uniform(0.05, 0.08))
@@ -242,7 +242,7 @@ def ottoman(rng: Rng, decorator: Decorator) -> Furniture:
     model = Modeller('ottoman')
     cover, radius, height = decorator.one_of('fabric', 'leather'), rng.uniform(0.25, 0.4), rng.uniform(0.36, 0.45)
     if rng.uniform() < 0.5:
-        model.add(cover, prism((0, 0), (0.02, height), (radius, radius), (radius, radius)))
+        model.add(cover, prism((0, 0), (0.02, height), (radius, radius)))
     else:
         model.box(cover, (-radius * 1.2, radius * 1.2), (-radius, radius), (0.04, height))
     return model.finish()
@@ -264,7 +264,7 @@ def trash_can(rng: Rng, decorator: Decorator) -> Furniture:
     model = Modeller('trash can')
     radius, height = rng.uniform(0.14, 0.19), rng.uniform(0.4, 0.65)
     plastic = decorator.one_of('black', 'metal', 'white', 'lacquer')
-    model.add(plastic, prism((0, 0), (0, height), (radius, radius), (radius * 1.3, radius * 1.3)))
+    model.add(plastic, prism((0, 0), (0, height), (radius, radius), taper=1.3))
     return model.finish()
 
 
@@ -272,7 +272,7 @@ def floor_lamp(rng: Rng, decorator: Decorator) -> Furniture:
     """A lamp with a foot, a pole and a shade."""
     model = Modeller('lamp')
     pole, shade, height = decorator.one_of('metal', 'black'), decorator.draw('lampshade'), rng.uniform(1.35, 1.7)
-    model.add(pole, prism((0, 0), (0, 0.03), (0.15, 0.15), (0.13, 0.13)))
-    model.add(pole, prism((0, 0), (0.03, height - 0.3), (0.02, 0.02), (0.02, 0.02)))
-    model.add(shade, prism((0, 0), (height - 0.3, height), (0.2, 0.2), (0.13, 0.13)))
+    model.add(pole, prism((0, 0), (0, 0.03), (0.15, 0.15), taper=0.85))
+    model.add(pole, prism((0, 0), (0.03, height - 0.3), (0.02, 0.02)))
+    model.add(shade, prism((0, 0), (height - 0.3, height), (0.2, 0.2), taper=0.65))
     return model.finish()

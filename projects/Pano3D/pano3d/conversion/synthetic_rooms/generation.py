@@ -8,11 +8,10 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
 import cv2
-from mmengine.utils import ProgressBar
+from tqdm import tqdm
 
 from .raw_writer import write_category_table, write_scene, write_splits
 from .rendering import Recording, RecordingOptions
@@ -21,6 +20,7 @@ from .room import build_room
 FIRST_SCENE = 5000
 MAX_SCENES = 4000
 SETTINGS_FILE = 'synthetic_rooms.json'
+DEFAULT_OPTIONS = RecordingOptions()
 
 
 def scene_name(index: int) -> str:
@@ -43,53 +43,49 @@ def write_room(root: Path, index: int, *, seed: int, options: RecordingOptions) 
     unfinished.rename(final)
 
 
-def make_synthetic_scannet(
+def write_rooms(
     root: str | Path,
     *,
-    num_scenes: int,
-    num_val: int,
-    seed: int,
-    options: RecordingOptions,
+    train: int,
+    val: int,
+    seed: int = 0,
+    options: RecordingOptions = DEFAULT_OPTIONS,
     num_workers: int = 1,
+    show_progress: bool = True,
 ) -> None:
     """Write a ScanNet v2 download of made-up rooms.
 
-    Scenes that are there already are kept; so a stopped run can be repeated, and a finished one extended. The first
-    `num_val` scenes are for validation, the others for training. Room k of a seed is the same whatever the number of
-    scenes, and whatever the number of workers.
+    Scenes that are there already are kept: a stopped run can be repeated, and a finished one extended by more training
+    rooms. Rooms 0 to `val` - 1 of the seed are for validation, the following ones for training. Room k of a seed is the
+    same whatever the number of rooms and of workers.
 
     Args:
         root: folder to write; made if it does not exist.
-        num_scenes: number of rooms.
-        num_val: how many of them are for validation.
+        train, val: numbers of rooms.
         seed: of all choices, >= 0.
         options: how rooms are recorded.
-        num_workers: processes that work at the same time.
+        num_workers: processes that work at the same time; 1 means this one.
+        show_progress: draw a bar with rate and remaining time on stderr.
 
     Raises:
         ValueError: if a number is out of range, or `root` holds scenes of another seed or of other options.
     """
     root = Path(root)
-    if not 0 <= num_val <= num_scenes <= MAX_SCENES or num_scenes == 0:
-        raise ValueError(
-            f'expected 0 <= num_val <= num_scenes with 1 to {MAX_SCENES} scenes, got num_val {num_val} and '
-            f'num_scenes {num_scenes}'
-        )
+    if min(train, val) < 0 or not 1 <= train + val <= MAX_SCENES:
+        raise ValueError(f'expected 1 to {MAX_SCENES} rooms, got `train` {train} and `val` {val}')
     if num_workers < 1:
         raise ValueError(f'`num_workers` must be at least 1, got {num_workers}')
     if seed < 0:
         raise ValueError(f'`seed` must not be negative, got {seed}')
     _claim(root, {'seed': seed, **asdict(options)})
-    names = [scene_name(index) for index in range(num_scenes)]
+    names = [scene_name(index) for index in range(train + val)]
     write_category_table(root / 'scannetv2-labels.combined.tsv')
-    write_splits(root / 'Tasks' / 'Benchmark', {'train': names[num_val:], 'val': names[:num_val]})
-    missing = [index for index, name in enumerate(names) if not (root / 'scans' / name).is_dir()]
-    if not missing:
-        return
-    bar = ProgressBar(len(missing))
-    for _ in _run(partial(write_room, root, seed=seed, options=options), missing, num_workers):
-        bar.update()
-    bar.file.write('\n')
+    write_splits(root / 'Tasks' / 'Benchmark', {'train': names[val:], 'val': names[:val]})
+    done = [(root / 'scans' / name).is_dir() for name in names]
+    work = partial(write_room, root, seed=seed, options=options)
+    with tqdm(total=len(names), initial=sum(done), unit='room', disable=not show_progress) as bar:
+        for _ in _run(work, [index for index, ready in enumerate(done) if not ready], num_workers):
+            bar.update()
 
 
 def _claim(root: Path, settings: dict[str, object]) -> None:
@@ -117,8 +113,11 @@ def _run(work: partial[None], indices: list[int], num_workers: int) -> Iterator[
         for index in indices:
             yield work(index)
         return
-    # Spawned, because forking a process in which the ray caster has started threads can block.
-    with ProcessPoolExecutor(num_workers, mp_context=get_context('spawn')) as pool:
+    with ProcessPoolExecutor(num_workers) as pool:
         futures = [pool.submit(work, index) for index in indices]
-        for future in as_completed(futures):
-            yield future.result()
+        try:
+            for future in as_completed(futures):
+                yield future.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -38,16 +38,25 @@ def inside_of_box(x: Interval, y: Interval, z: Interval, *, sides: Collection[st
     return box(x, y, z, sides=sides)[:, [1, 0, 3, 2]]
 
 
-def prism(centre: tuple[float, float], z: Interval, radius_low: Interval, radius_high: Interval) -> np.ndarray:
-    """An upright body with eight sides and a top, (11, 4, 3); radii along x and y at its two ends."""
+def prism(centre: tuple[float, float], z: Interval, radius: tuple[float, float], *, taper: float = 1.0) -> np.ndarray:
+    """An upright body with eight sides and a top, (11, 4, 3).
+
+    Args:
+        centre: x and y of its axis.
+        z: its lower and upper end.
+        radius: along x and along y, at the lower end.
+        taper: upper over lower radius.
+    """
     angle = np.arange(8) * (np.pi / 4) + np.pi / 8
-    rings = [
-        np.stack([centre[0] + rx * np.cos(angle), centre[1] + ry * np.sin(angle), np.full(8, height)], axis=1)
-        for height, (rx, ry) in zip(z, (radius_low, radius_high), strict=True)
-    ]
+    around = np.stack([radius[0] * np.cos(angle), radius[1] * np.sin(angle)], axis=1)
+    # One factor for both radii: otherwise the sides would not be planar.
+    low, high = (
+        np.column_stack([np.array(centre) + scale * around, np.full(8, height)])
+        for height, scale in zip(z, (1.0, taper), strict=True)
+    )
     after = np.roll(np.arange(8), -1)
-    sides = np.stack([rings[0], rings[0][after], rings[1][after], rings[1]], axis=1)
-    return np.concatenate([sides, rings[1][_OCTAGON_AS_QUADS]])
+    sides = np.stack([low, low[after], high[after], high], axis=1)
+    return np.concatenate([sides, high[_OCTAGON_AS_QUADS]])
 
 
 def folded_sheet(x: Interval, y: Interval, z: Interval, *, folds: int) -> np.ndarray:
