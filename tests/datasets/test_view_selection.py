@@ -1,0 +1,85 @@
+"""Oracles: enumeration of all legal choices, and numbers computed by hand."""
+
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pano3d.datasets import LinspaceViews, RandomStrideViews, ShuffleViews
+
+
+def scene(length):
+    return SimpleNamespace(scene_id='scene0000_00', frames=tuple(range(length)))
+
+
+def choose(transform, length, seed=0):
+    return transform({'scene': scene(length), 'rng': np.random.default_rng(seed)})['views']
+
+
+@pytest.mark.parametrize(
+    ('num_views', 'max_stride', 'length'), [(4, 4, 20), (4, 4, 8), (4, 2, 20), (4, 4, 4), (1, 4, 3), (2, 9, 4)]
+)
+def test_random_stride_reaches_exactly_the_legal_choices(num_views, max_stride, length):
+    legal = {
+        tuple(range(start, length, stride))[:num_views]
+        for stride in range(1, max_stride + 1)
+        for start in range(length)
+        if start + (num_views - 1) * stride < length
+    }
+    transform = RandomStrideViews(num_views=num_views, max_stride=max_stride)
+    drawn = Counter(tuple(choose(transform, length, seed)) for seed in range(60 * len(legal)))
+    assert set(drawn) == legal
+
+
+def test_every_stride_is_as_likely():
+    """Not every (start, stride): short strides have more starts."""
+    transform = RandomStrideViews(num_views=5, max_stride=4)
+    views = [choose(transform, 18, seed) for seed in range(2000)]
+    counts = Counter(second - first for first, second, *_ in views)
+    # 500 expected of each; the standard deviation is 19.
+    assert set(counts) == {1, 2, 3, 4}
+    assert all(abs(count - 500) < 100 for count in counts.values())
+
+
+def test_too_short_a_scene():
+    with pytest.raises(ValueError, match=r'scene scene0000_00 has 3 frames, 4 views .* `min_frames=4`'):
+        choose(RandomStrideViews(num_views=4), 3)
+
+
+@pytest.mark.parametrize(
+    ('num_views', 'length', 'expected'),
+    [
+        (3, 11, [0, 5, 10]),
+        (4, 11, [0, 3, 6, 10]),  # 3.33 and 6.67, rounded down
+        (5, 5, [0, 1, 2, 3, 4]),
+        (20, 3, [0, 1, 2]),
+        (1, 7, [0]),
+    ],
+)
+def test_linspace(num_views, length, expected):
+    transform = LinspaceViews(num_views=num_views)
+    assert choose(transform, length, seed=0) == choose(transform, length, seed=1) == expected
+
+
+@pytest.mark.parametrize('length', range(1, 60))
+def test_linspace_never_repeats(length):
+    views = choose(LinspaceViews(num_views=20), length)
+    assert len(set(views)) == len(views) == min(20, length)
+
+
+def test_shuffle_permutes_and_leaves_its_input():
+    views = list(range(6))
+    orders = set()
+    for seed in range(50):
+        shuffled = ShuffleViews()({'views': views, 'rng': np.random.default_rng(seed)})['views']
+        assert sorted(shuffled) == views == list(range(6))
+        orders.add(tuple(shuffled))
+    assert len(orders) > 40
+    assert {order[0] for order in orders} == set(range(6)), 'any view may become the reference'
+
+
+@pytest.mark.parametrize('arguments', [{'num_views': 0}, {'num_views': 3, 'max_stride': 0}])
+def test_refuses_nonsense(arguments):
+    with pytest.raises(ValueError, match='must be positive'):
+        RandomStrideViews(**arguments)
