@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 
-from mmengine.model import BaseModule
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor
 
 from pano3d.structures import Reconstruction
+
+from .loading import load_strictly, local_copy, read_file, tensors_of
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,52 @@ class Backbone(BaseModule, ABC):
     @abstractmethod
     def encoder_modules(self) -> list[str]:
         """Names of the submodules that make E; they are what `frozen_encoder` freezes."""
+
+    def unused_weights(self) -> dict[str, str]:
+        """Parts of an official file that this network has no place for: prefix of their names -> reason."""
+        return {}
+
+    def translate_official(self, content: object, path: Path) -> dict[str, Tensor]:
+        """The content of an official file under the names of this module; a family with other names overrides it."""
+        return tensors_of(content, path)
+
+    def init_weights(self) -> None:
+        """Load the official file that `init_cfg=dict(type='Pretrained', checkpoint=PATH_OR_ADDRESS)` names, strictly.
+
+        mmengine's own rule applies to any other `init_cfg`; without one the constructor's values stay.
+
+        Raises:
+            ValueError: if the file is not that of this network, see `load_official`.
+        """
+        configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
+        if not any(config.get('type') in ('Pretrained', PretrainedInit) for config in configs):
+            super().init_weights()
+            return
+        config = configs[0]
+        if len(configs) > 1 or set(config) != {'type', 'checkpoint'}:
+            raise ValueError(
+                f"`init_cfg` of {type(self).__name__} must be dict(type='Pretrained', checkpoint=...) alone to load "
+                f'weights, got {self.init_cfg}'
+            )
+        if not self.is_init:
+            self.load_official(config['checkpoint'])
+            self.is_init = True
+
+    def load_official(self, checkpoint: str) -> None:
+        """Load a released file (.safetensors, or PyTorch without arbitrary pickles) from a path or http(s) address.
+
+        Raises:
+            ValueError: if the file cannot be read safely or does not fit name for name and shape for shape.
+        """
+        path = local_copy(checkpoint)
+        state = self.translate_official(read_file(path), path)
+        for prefix, reason in self.unused_weights().items():
+            unused = [name for name in state if name.startswith(prefix)]
+            if unused:
+                print_log(f'{path}: left out {len(unused)} weights {prefix}* ({reason})', logger='current')
+            state = {name: value for name, value in state.items() if not name.startswith(prefix)}
+        load_strictly(self, state, path)
+        print_log(f'{path}: loaded {len(state)} weights into {type(self).__name__}', logger='current')
 
     def check_images(self, images: Tensor) -> None:
         """Refuse what no patch grid fits.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +52,10 @@ class Aggregator(nn.Module):
         super().__init__()
         self.special_tokens = 1 + register_tokens
         self.head_dim = dim // num_heads
+        if dim % (4 * num_heads):
+            raise ValueError(
+                f'the aggregator needs channels that are a multiple of 4 * heads, got {dim} and {num_heads}'
+            )
         self.checkpoint_activations = checkpoint_activations
         self.patch_embed = patch_embed
         # slot 0 marks the first view, which is the reference; slot 1 all others
@@ -115,7 +120,7 @@ class VGGTBackbone(Backbone):
         decoder_depth: pairs of frame and global blocks of the aggregator.
         decoder_heads: attention heads of the aggregator.
         layer_scale: initial LayerScale of the aggregator.
-        heads: which of 'camera', 'depth' and 'point' exist. A head that no loss reads should be left out.
+        heads: 'camera' with 'depth' or 'point' or both. A head that no loss reads should be left out.
         camera_depth: blocks of the camera head.
         camera_heads: attention heads of the camera head.
         camera_iterations: refinements of the camera head.
@@ -128,7 +133,7 @@ class VGGTBackbone(Backbone):
         init_cfg: `dict(type='Pretrained', checkpoint=...)` loads an official file.
 
     Raises:
-        ValueError: on unknown or missing heads, or layers that do not exist.
+        ValueError: on unknown or missing heads, layers that do not exist, or sizes that the embeddings cannot divide.
     """
 
     def __init__(
@@ -162,7 +167,7 @@ class VGGTBackbone(Backbone):
         self.heads = tuple(heads)
         self.dense_layers = tuple(dense_layers)
         self.points_from = points_from
-        self._check_arguments(decoder_depth, tuple(dense_channels))
+        self._check_arguments(decoder_depth, tuple(dense_channels), dense_features)
         self.last_layer = decoder_depth - 1
         self.register_buffer('image_mean', torch.tensor(IMAGE_MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer('image_std', torch.tensor(IMAGE_STD).view(3, 1, 1), persistent=False)
@@ -186,27 +191,27 @@ class VGGTBackbone(Backbone):
             layer_scale=layer_scale,
             checkpoint_activations=checkpoint_activations,
         )
-        if 'camera' in heads:
-            self.camera_head = CameraHead(
-                dim=self.decoder_dim,
-                depth=camera_depth,
-                num_heads=camera_heads,
-                mlp_ratio=mlp_ratio,
-                iterations=camera_iterations,
-            )
-        for name, out_channels in (('depth', 2), ('point', 4)):
-            if name in heads:
-                head = DenseHead(
-                    dim=self.decoder_dim,
-                    features=dense_features,
-                    level_channels=tuple(dense_channels),
-                    out_channels=out_channels,
-                    patch_size=patch_size,
-                    checkpoint_activations=checkpoint_activations,
-                )
-                self.add_module(f'{name}_head', head)
+        self.camera_head = CameraHead(
+            dim=self.decoder_dim,
+            depth=camera_depth,
+            num_heads=camera_heads,
+            mlp_ratio=mlp_ratio,
+            iterations=camera_iterations,
+        )
+        dense_head = partial(
+            DenseHead,
+            dim=self.decoder_dim,
+            features=dense_features,
+            level_channels=tuple(dense_channels),
+            patch_size=patch_size,
+            checkpoint_activations=checkpoint_activations,
+        )
+        if 'depth' in self.heads:
+            self.depth_head = dense_head(out_channels=2)
+        if 'point' in self.heads:
+            self.point_head = dense_head(out_channels=4)
 
-    def _check_arguments(self, decoder_depth: int, dense_channels: tuple[int, ...]) -> None:
+    def _check_arguments(self, decoder_depth: int, dense_channels: tuple[int, ...], dense_features: int) -> None:
         unknown = sorted(set(self.heads) - set(HEADS))
         if unknown:
             raise ValueError(f'`heads` may hold {list(HEADS)}, got {unknown}')
@@ -219,8 +224,11 @@ class VGGTBackbone(Backbone):
             raise ValueError(
                 f'`dense_layers` must be 4 indices below the decoder depth {decoder_depth}, got {self.dense_layers}'
             )
-        if len(dense_channels) != 4:
-            raise ValueError(f'`dense_channels` must be 4 numbers, got {dense_channels}')
+        if len(dense_channels) != 4 or any(channels % 4 for channels in dense_channels) or dense_features % 8:
+            raise ValueError(
+                '`dense_channels` must be 4 multiples of 4 and `dense_features` a multiple of 8, for the position '
+                f'embeddings; got {dense_channels} and {dense_features}'
+            )
 
     def encode(self, images: Tensor) -> Tokens:
         """Normed DINOv2 patch tokens of every view, (B, V, h * w, C)."""
@@ -247,44 +255,40 @@ class VGGTBackbone(Backbone):
             Confidences are above 1. Only what the heads give.
         """
         *dense, last = decoded.layers
-        batch, views = last.shape[:2]
         prediction: GeometryPrediction = {}
         with torch.autocast(last.device.type, enabled=False):
-            prediction['pose_encodings'] = self.camera_head(last[:, :, 0].to(self.camera_head.token_norm.weight.dtype))
-            maps = [layer[:, :, self.aggregator.special_tokens :].flatten(0, 1) for layer in dense]
+            camera_tokens = last[:, :, 0].to(self.camera_head.token_norm.weight.dtype)
+            prediction['pose_encodings'] = self.camera_head(camera_tokens)
             if 'depth' in self.heads:
-                depth, confidence = self._run_dense(self.depth_head, maps, image_size).split([1, 1], dim=-1)
-                prediction['depth'] = depth.squeeze(-1).exp()
-                prediction['depth_confidence'] = 1 + confidence.squeeze(-1).exp()
+                maps = self._run_dense(self.depth_head, dense, image_size)
+                prediction['depth'] = maps[..., 0].exp()
+                prediction['depth_confidence'] = 1 + maps[..., 1].exp()
             if 'point' in self.heads:
-                points, confidence = self._run_dense(self.point_head, maps, image_size).split([3, 1], dim=-1)
-                prediction['points'] = points.sign() * points.abs().expm1()
-                prediction['point_confidence'] = 1 + confidence.squeeze(-1).exp()
-        return {
-            name: value if name == 'pose_encodings' else value.unflatten(0, (batch, views))
-            for name, value in prediction.items()
-        }
+                maps = self._run_dense(self.point_head, dense, image_size)
+                prediction['points'] = maps[..., :3].sign() * maps[..., :3].abs().expm1()
+                prediction['point_confidence'] = 1 + maps[..., 3].exp()
+        return prediction
 
-    @staticmethod
-    def _run_dense(head: DenseHead, maps: list[Tensor], image_size: tuple[int, int]) -> Tensor:
-        return head([tokens.to(head.norm.weight.dtype) for tokens in maps], image_size)
+    def _run_dense(self, head: DenseHead, layers: list[Tensor], image_size: tuple[int, int]) -> Tensor:
+        """Aggregator outputs (B, V, P, 2 C) -> raw maps (B, V, H, W, channels)."""
+        patches = [layer[:, :, self.aggregator.special_tokens :].flatten(0, 1) for layer in layers]
+        maps = head([tokens.to(head.norm.weight.dtype) for tokens in patches], image_size)
+        return maps.unflatten(0, layers[0].shape[:2])
 
     def reconstruct(self, prediction: GeometryPrediction) -> Reconstruction:
         """Cameras of the last iteration, points as `points_from` says.
 
         The frame is the network's world, which training ties to the first camera; it is not enforced here.
         """
-        source = prediction[self.points_from if self.points_from == 'depth' else 'points']
-        image_size = tuple(source.shape[2:4])
-        world_to_camera, intrinsics = decode_cameras(prediction['pose_encodings'][-1], image_size)
+        source = prediction['depth' if self.points_from == 'depth' else 'points']  # (B, V, H, W, ...)
+        world_to_camera, intrinsics = decode_cameras(prediction['pose_encodings'][-1], tuple(source.shape[2:4]))
         camera_to_world = invert_rigid(world_to_camera)
-        flat = source.flatten(2, 3)
         if self.points_from == 'depth':
             local_points = unproject(source, intrinsics)
-            points = transform_points(camera_to_world, local_points.flatten(2, 3)).view_as(local_points)
+            points = transform_points(camera_to_world[..., None, :, :], local_points)
         else:
             points = source
-            local_points = transform_points(world_to_camera, flat).view_as(source)
+            local_points = transform_points(world_to_camera[..., None, :, :], points)
         return Reconstruction(
             points=points,
             local_points=local_points,
@@ -296,3 +300,7 @@ class VGGTBackbone(Backbone):
 
     def encoder_modules(self) -> list[str]:
         return ['aggregator.patch_embed']
+
+    def unused_weights(self) -> dict[str, str]:
+        reasons = {f'{name}_head.': f"`heads` has no '{name}'" for name in HEADS if name not in self.heads}
+        return {'track_head.': 'Pano3D does not track points', **reasons}

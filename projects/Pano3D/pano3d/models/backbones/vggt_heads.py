@@ -40,6 +40,17 @@ class CameraHead(nn.Module):
         )
         self.trunk_norm = nn.LayerNorm(dim)
         self.pose_branch = Mlp(dim=dim, hidden_dim=dim // 2, out_dim=POSE_SIZE)
+        self._start_at_identity()
+
+    def _start_at_identity(self) -> None:
+        """Make the untrained head put out about the identity and 1 radian.
+
+        Zero would be no rotation at all, and a negative field of view gets no gradient through its rectifier.
+        """
+        start = torch.tensor([0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0])
+        nn.init.trunc_normal_(self.pose_branch.fc2.weight, std=0.02)
+        with torch.no_grad():
+            self.pose_branch.fc2.bias.copy_(start / self.iterations)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Camera tokens (B, V, C) -> encodings after every iteration (iterations, B, V, 9).

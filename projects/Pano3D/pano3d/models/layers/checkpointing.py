@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from collections.abc import Callable
+
+from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 
-def run_block(block: nn.Module, *inputs: object, recompute: bool) -> Tensor:
+def run_block(block: Callable[..., Tensor], *inputs: object, recompute: bool) -> Tensor:
     """`block(*inputs)`; with `recompute` its activations are not kept but computed again when gradients need them."""
     if recompute:
         return checkpoint(block, *inputs, use_reentrant=False)
