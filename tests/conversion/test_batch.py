@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -21,6 +22,7 @@ def convert(scene_id: str) -> SceneResult:
 def convert_or_die(scene_id: str) -> SceneResult:
     if scene_id == 'scene2':
         os._exit(1)
+    time.sleep(0.1)  # others are still waiting when the worker dies
     return SceneResult(scene_id, num_frames=1)
 
 
