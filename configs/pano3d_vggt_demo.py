@@ -2,7 +2,7 @@
 
 _base_ = 'pano3d_vggt_scannet.py'
 
-data_root = 'data/synthetic_rooms/scenes'
+data_root = 'data/synthetic_rooms/train'
 train_pipeline = _base_.train_pipeline
 test_pipeline = _base_.test_pipeline
 train_pipeline[0].num_views = test_pipeline[0].num_views = 4
@@ -41,7 +41,9 @@ train_dataloader = dict(
     dataset=dict(data_root=data_root, pipeline=train_pipeline),
 )
 val_dataloader = dict(
-    num_workers=0, persistent_workers=False, dataset=dict(data_root=data_root, pipeline=test_pipeline)
+    num_workers=0,
+    persistent_workers=False,
+    dataset=dict(data_root='data/synthetic_rooms/held_out', pipeline=test_pipeline),
 )
 test_dataloader = val_dataloader
 

@@ -2,6 +2,7 @@
 val_evaluator = [
     dict(type='ScenePanopticMetric', label_space='scannet20'),
     dict(type='SemanticIoUMetric', label_space='scannet20'),
-    dict(type='DepthMetric'),
+    dict(type='DepthMetric', protocol='depth_per_view'),
+    dict(type='DepthMetric', protocol='depth_mvd'),
 ]
 test_evaluator = val_evaluator

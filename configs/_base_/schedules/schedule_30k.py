@@ -6,6 +6,7 @@ optim_wrapper = dict(
     type='OptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
+    constructor='PartOptimWrapperConstructor',
     # Weight decay acts on the segmentation part only.
     paramwise_cfg=dict(custom_keys={'backbone': dict(decay_mult=0.0)}),
 )

@@ -7,12 +7,22 @@ A config that sets `default_scope = 'pano3d'` (or writes `type='pano3d.Name'`) f
 from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
-MODELS = Registry('model', parent=mmengine_registry.MODELS, scope='pano3d', locations=['pano3d.models'])
-DATASETS = Registry('dataset', parent=mmengine_registry.DATASETS, scope='pano3d', locations=['pano3d.datasets'])
-TRANSFORMS = Registry('transform', parent=mmengine_registry.TRANSFORMS, scope='pano3d', locations=['pano3d.datasets'])
-DATA_SAMPLERS = Registry(
-    'data sampler', parent=mmengine_registry.DATA_SAMPLERS, scope='pano3d', locations=['pano3d.datasets']
-)
-METRICS = Registry('metric', parent=mmengine_registry.METRICS, scope='pano3d', locations=['pano3d.evaluation'])
-HOOKS = Registry('hook', parent=mmengine_registry.HOOKS, scope='pano3d', locations=['pano3d.engine'])
-LOOPS = Registry('loop', parent=mmengine_registry.LOOPS, scope='pano3d', locations=['pano3d.engine'])
+
+def _child(parent: Registry, location: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope='pano3d', locations=[f'pano3d.{location}'])
+
+
+MODELS = _child(mmengine_registry.MODELS, 'models')
+DATASETS = _child(mmengine_registry.DATASETS, 'datasets')
+TRANSFORMS = _child(mmengine_registry.TRANSFORMS, 'datasets')
+DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, 'datasets')
+METRICS = _child(mmengine_registry.METRICS, 'evaluation')
+HOOKS = _child(mmengine_registry.HOOKS, 'engine')
+LOOPS = _child(mmengine_registry.LOOPS, 'engine')
+OPTIM_WRAPPER_CONSTRUCTORS = _child(mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+# Nothing of ours is in these yet; without them mmengine warns at every start that the scope has no such registry.
+OPTIM_WRAPPERS = _child(mmengine_registry.OPTIM_WRAPPERS, 'engine')
+PARAM_SCHEDULERS = _child(mmengine_registry.PARAM_SCHEDULERS, 'engine')
+LOG_PROCESSORS = _child(mmengine_registry.LOG_PROCESSORS, 'engine')
+VISUALIZERS = _child(mmengine_registry.VISUALIZERS, 'visualization')
+VISBACKENDS = _child(mmengine_registry.VISBACKENDS, 'visualization')

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import torch
 from mmengine.config import Config
@@ -32,11 +32,10 @@ HEADLINE = {
     'depth_per_view/own_geometry/AbsRel': 'AbsRel',
     'depth_per_view/own_geometry/tau': 'tau',
 }
-T = TypeVar('T')
 
 
 def run_demo(
-    config: Config, out: Path, *, raw: Path, train_rooms: int, val_rooms: int, pictures: int, num_workers: int
+    config: Config, out: Path, *, raw: Path, train_rooms: int, held_out_rooms: int, pictures: int, num_workers: int
 ) -> dict[str, dict[str, float]]:
     """Make rooms, train, evaluate, draw.
 
@@ -44,11 +43,11 @@ def run_demo(
     `training/` (logs, checkpoints). Rooms that exist already are used again; training starts anew.
 
     Args:
-        config: trains on `config.data_root`.
+        config: trains on `train_dataloader.dataset.data_root`, tests on that of `test_dataloader`; both are written.
         out: output folder.
         raw: folder for the rooms in raw ScanNet layout.
-        train_rooms: rooms to train on.
-        val_rooms: held-out rooms, of another seed.
+        train_rooms: rooms to train on, of seed 0.
+        held_out_rooms: rooms to test on, of seed 1.
         pictures: held-out rooms to draw.
         num_workers: processes for making and converting rooms.
 
@@ -57,32 +56,38 @@ def run_demo(
     """
     configure_processes(config, 'none')
     config.work_dir = str(out / 'training')
-    _step('rooms', lambda: write_rooms(raw, train=train_rooms, val=val_rooms, num_workers=num_workers))
-    _step('conversion', lambda: _convert(raw, Path(config.data_root), num_workers))
-    trained = _step('training', lambda: Runner.from_cfg(config).train())
-    results = _step('evaluation', lambda: _evaluate_all(config, trained, out / 'evaluation'))
-    _step('pictures', lambda: _draw(config, trained, out, pictures))
+    parts = {
+        'train': (0, train_rooms, 0, config.train_dataloader.dataset.data_root),
+        'held_out': (1, 0, held_out_rooms, config.test_dataloader.dataset.data_root),
+    }
+    for name, (seed, train, val, scenes) in parts.items():
+        with _step(f'{name}: {train + val} rooms'):
+            write_rooms(raw / name, train=train, val=val, seed=seed, num_workers=num_workers)
+        with _step(f'{name}: conversion'):
+            summary = convert_scannet(raw / name, scenes, frame_skip=1, num_workers=num_workers)
+            if summary.failed:
+                raise RuntimeError(f'conversion of made-up rooms failed: {summary.failed}')
+    with _step('training'):
+        trained = Runner.from_cfg(config).train()
+    with _step('evaluation'):
+        results = _evaluate_all(config, trained, out / 'evaluation')
+    with _step('pictures'):
+        _draw(config, trained, out, pictures)
     (out / 'metrics.json').write_text(json.dumps(results, indent=2) + '\n')
     table = format_metrics(
         {run: {short: values[key] for key, short in HEADLINE.items()} for run, values in results.items()}
     )
     (out / 'metrics.md').write_text(table + '\n')
-    print(f'\n{val_rooms} held-out rooms; PQ is pq_scene_mean, depth is median-aligned per view:\n{table}')
+    print(f'\n{held_out_rooms} held-out rooms; PQ is pq_scene_mean, depth is median-aligned per view:\n{table}')
     return results
 
 
-def _step(name: str, work: Callable[[], T]) -> T:
+@contextmanager
+def _step(name: str) -> Iterator[None]:
     start = time.monotonic()
     print(f'== {name}', flush=True)
-    result = work()
+    yield
     print(f'== {name}: {time.monotonic() - start:.0f} s', flush=True)
-    return result
-
-
-def _convert(raw: Path, scenes: Path, num_workers: int) -> None:
-    summary = convert_scannet(raw, scenes, frame_skip=1, num_workers=num_workers)
-    if summary.failed:
-        raise RuntimeError(f'conversion of made-up rooms failed: {summary.failed}')
 
 
 def _evaluate_all(config: Config, trained: torch.nn.Module, work_dir: Path) -> dict[str, dict[str, float]]:
@@ -90,7 +95,9 @@ def _evaluate_all(config: Config, trained: torch.nn.Module, work_dir: Path) -> d
         set_random_seed(config.randomness.seed)
         untrained = MODELS.build(config.model)
         untrained.init_weights()
-        training_scenes = DATASETS.build({**config.train_dataloader.dataset, 'pipeline': _test_pipeline(config)})
+        training_scenes = DATASETS.build(
+            {**config.train_dataloader.dataset, 'pipeline': config.test_dataloader.dataset.pipeline}
+        )
     image_size = training_scenes[0]['inputs'].shape[-2:]
     baseline = LayoutBaseline(
         label_space=config.label_space, image_size=tuple(image_size), data_preprocessor=config.model.data_preprocessor
@@ -98,10 +105,6 @@ def _evaluate_all(config: Config, trained: torch.nn.Module, work_dir: Path) -> d
     baseline.fit(training_scenes[index]['data_samples'] for index in range(len(training_scenes)))
     models = {'trained': trained, 'untrained': untrained, 'layout baseline': baseline}
     return {name: evaluate(config, model, work_dir) for name, model in models.items()}
-
-
-def _test_pipeline(config: Config) -> list[dict]:
-    return config.test_dataloader.dataset.pipeline
 
 
 def _draw(config: Config, model: torch.nn.Module, out: Path, pictures: int) -> None:

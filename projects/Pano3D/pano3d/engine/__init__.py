@@ -3,10 +3,12 @@
 from .checkpoint import load_model_weights
 from .config import load_config
 from .launch import check_inputs, configure_processes
+from .optimizer import PartOptimWrapperConstructor
 from .plain_checkpoint import PlainCheckpointHook
 from .train_loop import ReproducibleTrainLoop
 
 __all__ = [
+    'PartOptimWrapperConstructor',
     'PlainCheckpointHook',
     'ReproducibleTrainLoop',
     'check_inputs',
