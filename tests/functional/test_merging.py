@@ -57,9 +57,7 @@ def test_unsure_and_empty_queries_leave_void():
 
 
 def test_a_pixel_where_the_best_mask_is_off_stays_void():
-    category, _, _ = merge_by_overlap(
-        logits(1), masks('##..'), IS_STUFF, score_threshold=0.5, overlap_threshold=0.8
-    )
+    category, _, _ = merge_by_overlap(logits(1), masks('##..'), IS_STUFF, score_threshold=0.5, overlap_threshold=0.8)
     assert category.flatten().tolist() == [1, 1, -1, -1]
 
 

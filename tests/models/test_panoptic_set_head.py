@@ -16,9 +16,7 @@ def tiny_head(**bridge) -> PanopticSetHead:
     head = PanopticSetHead(
         bridge=dict(type='FeatureBridge', encoder_dim=6, decoder_dim=10, hidden_dim=16, out_dim=DIM, **bridge),
         upscaler=dict(type='MaskUpscaler', dim=DIM, out_dim=DIM),
-        decoder=dict(
-            type='QueryDecoder', num_queries=5, dim=DIM, num_layers=2, num_heads=4, feedforward_dim=64
-        ),
+        decoder=dict(type='QueryDecoder', num_queries=5, dim=DIM, num_layers=2, num_heads=4, feedforward_dim=64),
         classifier=dict(type='LinearClassifier', dim=DIM, num_classes=7),
     )
     head.init_weights()
@@ -98,12 +96,12 @@ def test_layer_follows_the_definition():
         heads = []
         for part in (slice(0, 4), slice(4, 8)):
             score = q[0, :, part] @ k[0, :, part].T / 2
-            heads.append((score if mask is None else score.masked_fill(mask[0], -torch.inf)).softmax(-1) @ v[0, :, part])
+            heads.append(
+                (score if mask is None else score.masked_fill(mask[0], -torch.inf)).softmax(-1) @ v[0, :, part]
+            )
         return module.attention.out_proj(torch.cat(heads, -1))[None]
 
-    x = layer.cross_attention.norm(
-        queries + attend(layer.cross_attention, queries + position, keys, values, blocked)
-    )
+    x = layer.cross_attention.norm(queries + attend(layer.cross_attention, queries + position, keys, values, blocked))
     x = layer.self_attention.norm(x + attend(layer.self_attention, x + position, x + position, x, None))
     expected = layer.feedforward_norm(x + layer.feedforward(x))
     torch.testing.assert_close(layer(queries, position, values, keys, blocked), expected)
