@@ -54,6 +54,25 @@ def quad_area(quads: np.ndarray) -> np.ndarray:
     return (np.linalg.norm(np.cross(b - a, c - a), axis=1) + np.linalg.norm(np.cross(c - a, d - a), axis=1)) / 2
 
 
+def share_area(first: np.ndarray, second: np.ndarray) -> bool:
+    """Whether two quads lie in one plane, face the same way, and an inner point of one is inside the other."""
+    normal = np.cross(second[1] - second[0], second[3] - second[0])
+    normal /= np.linalg.norm(normal)
+    if (
+        np.abs((first - second[0]) @ normal).max() > 1e-6
+        or np.cross(first[1] - first[0], first[3] - first[0]) @ normal < 0
+    ):
+        return False
+    for a, b in ((first, second), (second, first)):
+        s, t = (grid.ravel()[:, None] for grid in np.meshgrid(np.linspace(0.04, 0.96, 9), np.linspace(0.04, 0.96, 9)))
+        points = (1 - s) * (1 - t) * a[0] + s * (1 - t) * a[1] + s * t * a[2] + (1 - s) * t * a[3]
+        edges = np.roll(b, -1, axis=0) - b
+        left = [np.cross(edge, points - corner) @ normal for edge, corner in zip(edges, b, strict=True)]
+        if (np.min(left, axis=0) > 1e-9).any():
+            return True
+    return False
+
+
 @pytest.fixture(scope='module')
 def rooms():
     return [build_room(0, index, spacing=0.3) for index in range(NUM_ROOMS)]
@@ -134,6 +153,16 @@ class TestFurniture:
             assert set(piece.categories) <= set(RAW_CATEGORIES)
             assert sorted(set(piece.object_of_quad.tolist())) == list(range(len(piece.categories)))
             assert len(piece.materials) == len(piece.object_of_quad) == len(piece.quads)
+
+    @pytest.mark.parametrize('name', sorted(BUILDERS))
+    def test_no_face_lies_in_another(self, name):
+        """Where two faces coincide, chance would decide which one a ray hits."""
+        for seed in range(4):
+            piece = specimen(name, seed)
+            for first, second in itertools.combinations(range(len(piece.quads)), 2):
+                if share_area(piece.quads[first], piece.quads[second]):
+                    assert piece.materials[first] == piece.materials[second], (first, second)
+                    assert piece.object_of_quad[first] == piece.object_of_quad[second], (first, second)
 
     def test_specimens_differ_but_not_for_one_seed(self):
         assert not np.array_equal(specimen('chair', 0).size, specimen('chair', 1).size)

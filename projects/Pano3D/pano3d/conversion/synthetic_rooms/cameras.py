@@ -30,10 +30,10 @@ def draw_walk(room: Room, num_frames: int, rng: np.random.Generator) -> np.ndarr
     """Poses (F, 4, 4) float32 of a smooth walk around a point of the room, raw frame.
 
     The camera looks across the room or, in some walks, outwards, and a little downwards. It is 1.2 to 1.8 m high, keeps
-    away from walls and from everything about as high as itself, and turns by 9 to 16 degrees from frame to frame.
+    away from walls and from everything about as high as itself, and turns by 11 to 19 degrees from frame to frame.
     """
     height = rng.uniform(1.35, 1.65)
-    step = np.radians(rng.uniform(9, 16)) * rng.choice([-1, 1])
+    step = np.radians(rng.uniform(11, 19)) * rng.choice([-1, 1])
     bearing = rng.uniform(0, 2 * np.pi) + step * np.arange(num_frames)
     centre, reach = _free_reach(room, height, rng)
     outward = room.plan.area > OUTWARD_AREA and rng.uniform() < OUTWARD_SHARE

@@ -165,8 +165,9 @@ def counter_with_sink(
     stone = decorator.one_of('stone', 'stone', 'wood', 'white')
     basin = (min(rng.uniform(0.24, 0.36), half - 0.12), depth / 2 - 0.13)
     x, y = rng.uniform(-1, 1) * (half - basin[0] - 0.1), 0.02
-    model.box(stone, (-half, x - basin[0]), (rear, front), (slab, height), sides=HANGING)
-    model.box(stone, (x + basin[0], half), (rear, front), (slab, height), sides=HANGING)
+    # No sides towards the hole: the basin's faces are there.
+    model.box(stone, (-half, x - basin[0]), (rear, front), (slab, height), sides=('left', 'front', 'top', 'bottom'))
+    model.box(stone, (x + basin[0], half), (rear, front), (slab, height), sides=('right', 'front', 'top', 'bottom'))
     hole = (x - basin[0], x + basin[0])
     model.box(stone, hole, (y + basin[1], front), (slab, height), sides=('front', 'top', 'bottom'))
     model.box(stone, hole, (rear, y - basin[1]), (slab, height), sides=('top', 'bottom'))
