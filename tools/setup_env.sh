@@ -2,26 +2,31 @@
 # Creates .venv in the root of the repository with the exact versions of requirements.txt, and installs pano3d there.
 # Called by `make setup`; run it again at any time: it resumes after an interruption and returns at once when nothing
 # has changed. It writes to .venv, to the wheel cache ${XDG_CACHE_HOME:-$HOME/.cache}/pano3d/wheels and to pano3d/.mim
-# (links, see setup.py), nowhere else. Needed: Linux, Python 3.11 with headers, a C++ compiler, a package registry for pip.
+# (links, see setup.py), nowhere else. Needed: Linux, Python 3.11 with headers, a C++ compiler, a registry for pip.
 #
-# Settings (environment). The last four are remembered in .venv: give them once; given other values, .venv is made anew.
+# Settings (environment). The last four are remembered in .venv, so give them once; given others, .venv is made anew.
 #   PYTHON       the Python 3.11 to use
+#   CXX          the C++ compiler to use
 #   MAX_JOBS     compilers at the same time, one per core unless told
 #   TORCH_SPEC   what pip installs as PyTorch instead of the pinned version
 #   TORCH_INDEX  a further package index for PyTorch only
 #   SPCONV_SPEC  what pip installs as spconv instead of the pinned version, a CPU build
-#   FORCE_CUDA   1: compile mmcv's CUDA operators too (needs nvcc of the CUDA version that PyTorch was built with)
+#   FORCE_CUDA   1: compile mmcv's CUDA operators too; needs nvcc of the CUDA version that PyTorch was built with, and
+#                TORCH_CUDA_ARCH_LIST (such as 9.0) where no GPU is visible
 #
-# CPU: nothing to set where pip finds a CPU build of PyTorch. Where it would fetch the large CUDA build instead, name
-# PyTorch's index of CPU builds:  TORCH_INDEX=<index of CPU builds> make setup
-# CUDA, two lines instead:
-#   export TORCH_INDEX=<PyTorch's index for your CUDA version> TORCH_SPEC=torch==2.13.0
+# CPU: nothing to set; pip prefers a CPU build of PyTorch where it sees one. Where it sees none it fetches the CUDA
+# build, some gigabytes more, which also runs without a GPU. To avoid that:
+#   TORCH_INDEX=<PyTorch's index of CPU builds> make setup
+# CUDA, two lines:
+#   export TORCH_SPEC=torch==2.13.0+cu130 TORCH_INDEX=<PyTorch's index of builds for CUDA 13.0>
 #   SPCONV_SPEC=spconv-cu120==2.3.6 FORCE_CUDA=1 make setup
+# spconv-cu120 carries its own CUDA runtime, so it need not match PyTorch's.
 #
 # Why not simply `pip install -r`:
-# * mmcv 2.1.0 (mmdet3d 1.4.0 refuses 2.2) has no wheels for this PyTorch. Each of its source files includes all of
-#   PyTorch's headers; compiled without care that is half an hour on two cores. With these headers precompiled it is
-#   three minutes. The compiler ignores a precompiled header silently unless the flags are equal: change FLAGS for both.
+# * mmcv 2.1.0 (mmdet3d 1.4.0 refuses 2.2) has no wheel for this PyTorch and compiles with 2.13 at most: newer headers
+#   need C++20, and mmcv's setup.py asks for C++17. Each of its source files includes all of PyTorch's headers; compiled
+#   without care that is half an hour on two cores. With these headers precompiled it is three minutes. The compiler
+#   ignores a precompiled header silently unless the flags are equal, so both compilations take them from FLAGS.
 # * mmdet3d, nuscenes-devkit and lyft-dataset-sdk declare requirements that contradict each other and are not needed to
 #   import them, so requirements.txt lists every package and is installed without dependency resolution.
 # * pip must not cache the mmcv wheel itself: it would mistake one built for another PyTorch or without CUDA for it.
@@ -41,6 +46,7 @@ WHEELS=${XDG_CACHE_HOME:-$HOME/.cache}/pano3d/wheels
 FLAGS='-O2 -g0 -w -fPIC -DNDEBUG'
 STEPS=6
 HEARTBEAT=10
+NETWORK_ERRORS='NewConnectionError|ConnectTimeout|ConnectionError|ProxyError|Max retries|name resolution|Network is unreach'
 
 fail() {
     echo "error: $*" >&2
@@ -86,7 +92,7 @@ step() { # step TITLE
 }
 
 last_words() { # what the running command said last; for a compilation, how far it is
-    tail -n 1 "$LOG" | tr -d '\r' | sed -E 's/^ *\[([0-9]+)\/([0-9]+)\].*/\1 of \2 files compiled/; s/^ +//' | cut -c 1-90
+    tail -n 1 "$LOG" | sed -E 's/^ *\[([0-9]+)\/([0-9]+)\].*/\1 of \2 files compiled/; s/^ +//' | cut -c 1-90
 }
 
 heartbeat() {
@@ -112,8 +118,8 @@ logged() { # logged COMMAND...: run it, its output into the log, a line of progr
     "$@" >>"$LOG" 2>&1 </dev/null || status=$?
     stop_heartbeat
     [ "$status" -eq 0 ] && return
-    if tail -n "+$start_of_output" "$LOG" | grep -qE 'NewConnectionError|ConnectTimeout|ConnectionError|ProxyError|Max retries|Temporary failure in name resolution|Network is unreachable'; then
-        fail "no network: pip cannot reach its package registry; check the connection, the proxy and 'pip config list' (log: $LOG)"
+    if tail -n "+$start_of_output" "$LOG" | grep -qE "$NETWORK_ERRORS"; then
+        fail "no network: pip cannot reach its registry; check connection, proxy and 'pip config list' (log: $LOG)"
     fi
     tail -n "+$start_of_output" "$LOG" | tail -n 15 >&2
     fail "step $step_number failed with exit status $status; run it again to resume (log: $LOG)"
@@ -167,7 +173,7 @@ find_compiler() { # sets and exports CXX
             return
         fi
     done
-    fail "a C++ compiler is needed, and none of these compiles: ${candidates[*]}. Install g++ or name another: make setup CXX=..."
+    fail "a C++ compiler is needed; none of these works: ${candidates[*]}. Install g++ or name one: make setup CXX=..."
 }
 
 create_venv() {
@@ -183,10 +189,12 @@ create_venv() {
 }
 
 build_mmcv() { # sets `wheel`, building it unless it is in the cache
-    local torch_version key header includes
+    local torch_version platform key header includes
     torch_version=$("$PYTHON_IN_VENV" -c 'from importlib.metadata import version; print(version("torch"))')
+    platform=$("$PYTHON_IN_VENV" -c 'import sys, sysconfig
+print(sys.implementation.cache_tag + "-" + sysconfig.get_platform())')
     key=$(echo "$FLAGS $force_cuda ${TORCH_CUDA_ARCH_LIST:-}" | sha256sum | cut -c 1-8)
-    key=$("$PYTHON_IN_VENV" -c 'import sys, sysconfig; print(sys.implementation.cache_tag + "-" + sysconfig.get_platform())')-torch$torch_version-$key
+    key=$platform-torch$torch_version-$key
     wheel=$(compgen -G "$WHEELS/$key/mmcv-${mmcv_spec#*==}-*.whl" || true)
     [ -n "$wheel" ] && return
 
