@@ -1,7 +1,8 @@
 """A camera as 9 numbers (VGGT, Wang et al. 2025).
 
-Translation (3), quaternion (x, y, z, w), vertical, then horizontal field of view. The pose is world-to-camera (OpenCV axes); the fields of view are in radians; the principal point is fixed at
-(W / 2, H / 2), in pixels with integer centres, as in the official code.
+Translation (3), quaternion (x, y, z, w), vertical, then horizontal field of view. The pose is world-to-camera (OpenCV
+axes); the fields of view are in radians; the principal point is fixed at (W / 2, H / 2), in pixels with integer
+centres, as in the official code.
 """
 
 from __future__ import annotations

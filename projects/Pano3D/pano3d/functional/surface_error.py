@@ -33,6 +33,8 @@ def normal_error(prediction: Tensor, target: Tensor, valid: Tensor, *, scales: i
     Each pixel has four normals, one per pair of adjacent neighbours; one counts where the pixel and both neighbours are
     valid. Averaged over strides 2 ** k, k = 0 .. scales - 1. A scalar in [0, 2].
     """
+    # what is not valid may be anything; as zeros it stays out of the gradients too
+    prediction, target = (torch.where(valid[..., None], points, 0) for points in (prediction, target))
     total = prediction.new_zeros(())
     for step in (2**k for k in range(scales)):
         known = valid[:, ::step, ::step]
