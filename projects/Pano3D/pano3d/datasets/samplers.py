@@ -13,20 +13,26 @@ from pano3d.registry import DATA_SAMPLERS
 # Keeps the permutations independent of the draws inside a sample, which are seeded by (seed, index).
 PERMUTATION = 1
 
+# Far more passes than any training makes.
+DRAWS_PER_SEED = 1_000_000
+
 
 @DATA_SAMPLERS.register_module()
 class InfiniteDrawSampler(Sampler[int]):
     """An endless order of `draw * len(dataset) + scene`: each pass visits every scene once, with a new draw.
 
-    The order is a pure function of the seed. Rank r of w takes positions r, r + w, r + 2w, ...; so all ranks together
-    see what a single process sees. Each `iter()` starts anew at `start`, at no cost, whatever was prefetched before:
-    a run that resumes after n iterations calls `skip(n * batch_size)` and then opens the loader.
+    The order is a pure function of the seed. Draws are counted from `seed * DRAWS_PER_SEED`: runs of different seeds
+    see different samples, not the same ones in another order.
+
+    Rank r of w takes positions r, r + w, r + 2w, ...; so all ranks together see what a single process sees. Each
+    `iter()` starts anew at `start`, at no cost, whatever was prefetched before: a run that resumes after n iterations
+    calls `skip(n * batch_size)` and then opens the loader.
 
     Args:
         dataset: one that takes an index beyond its length as another draw (`supports_draws`), such as
             `ScanNetMultiViewDataset`. mmengine's wrappers do not.
         shuffle: whether each pass is a fresh permutation.
-        seed: of the permutations, the same on all ranks; None draws one and shares it.
+        seed: of permutations and draws, the same on all ranks; None takes a random one and shares it.
         start: number of samples that this rank has had before.
 
     Raises:
@@ -58,7 +64,7 @@ class InfiniteDrawSampler(Sampler[int]):
             draw, offset = divmod(position, self.size)
             order = self._order(draw)
             while offset < self.size:
-                yield draw * self.size + int(order[offset])
+                yield (self.seed * DRAWS_PER_SEED + draw) * self.size + int(order[offset])
                 offset += self.world_size
             position = draw * self.size + offset
 
