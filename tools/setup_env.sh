@@ -40,6 +40,7 @@ LOG=$VENV/setup.log
 STAMP=$VENV/pano3d-stamp
 VARIANT=$VENV/pano3d-variant
 PINS=$ROOT/requirements.txt
+MMCV_INSTALLED=$VENV/mmcv-wheel
 OTHER_PINS=$VENV/other-pins.txt
 MIM=$ROOT/projects/Pano3D/pano3d/.mim
 WHEELS=${XDG_CACHE_HOME:-$HOME/.cache}/pano3d/wheels
@@ -261,7 +262,12 @@ main() {
 
     step "$mmcv_spec: compile, about 4 minutes on 2 cores, or take from the cache $WHEELS"
     build_mmcv
-    pip_install --no-deps --force-reinstall "$wheel"
+    # pip takes a wheel of the version that is installed for that one, so tell it when it is another build.
+    if [ "$(cat "$MMCV_INSTALLED" 2>/dev/null)" != "$wheel" ]; then
+        pip_install --no-deps --force-reinstall "$wheel"
+        echo "$wheel" >"$MMCV_INSTALLED"
+    fi
+    pip_install --no-deps "$wheel"
     echo "      done after $SECONDS s"
 
     step 'all other packages'
