@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from pano3d.functional.geometry import pixel_grid, project, transform_points
+from pano3d.functional.pose_encoding import decode_cameras
 from pano3d.models import VGGTBackbone, VGGTCriterion
 from pano3d.structures import Reconstruction
 
@@ -126,6 +127,8 @@ def test_reconstruction_is_consistent(points_from):
     found = network.reconstruct(prediction)
     assert found.points.shape == (2, 3, HEIGHT, WIDTH, 3)
     assert found.valid.all()
+    cameras, _ = decode_cameras(prediction['pose_encodings'][-1], (HEIGHT, WIDTH))
+    torch.testing.assert_close(found.camera_to_world, torch.linalg.inv(cameras), **CLOSE)
     moved = transform_points(found.camera_to_world[..., None, :, :], found.local_points)
     torch.testing.assert_close(found.points, moved, **CLOSE)
     centre = found.intrinsics[..., :2, 2]
@@ -149,6 +152,15 @@ def test_world_to_camera_becomes_camera_to_world():
     found = network.reconstruct({'pose_encodings': encoding, 'depth': depth, 'depth_confidence': depth})
     assert found.camera_to_world[0, 0, :3, 3].tolist() == [1, 0, 0]
     torch.testing.assert_close(found.points[0, 0, HEIGHT // 2, WIDTH // 2], torch.tensor([1.0, 0, 1]))
+
+
+def test_no_gradient_flows_from_one_refinement_into_the_one_before():
+    head = build().camera_head
+    encodings = head(torch.randn(1, 2, 64))
+    start = head.empty_pose_tokens
+    first, last = (torch.autograd.grad(encodings[i].sum(), start, retain_graph=True)[0] for i in (0, -1))
+    assert first.any()
+    assert not last.any()
 
 
 def test_untrained_network_starts_near_the_identity():

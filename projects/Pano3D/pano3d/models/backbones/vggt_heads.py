@@ -141,7 +141,6 @@ def add_position_field(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
 
 
 @lru_cache(maxsize=32)
-@torch.inference_mode(False)  # a field first made in inference mode could not be used in training later
 def position_field(grid: tuple[int, int], channels: int, aspect: float, device: torch.device) -> Tensor:
     """Embedding (channels, h, w), float32, of positions on a rectangle of unit half diagonal; kept per size.
 
