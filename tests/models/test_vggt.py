@@ -215,6 +215,22 @@ def test_recomputed_activations_give_the_same_gradients():
     assert_same(gradients[1], gradients[0])
 
 
+@pytest.mark.parametrize('checkpoint_activations', [False, True])
+def test_blocks_run_again_only_when_their_activations_are_not_kept(checkpoint_activations):
+    network = build(checkpoint_activations=checkpoint_activations)
+    runs = []
+    for block in (
+        network.aggregator.patch_embed.blocks[0],
+        network.aggregator.global_blocks[0],
+        network.depth_head.norm,
+    ):
+        block.register_forward_pre_hook(lambda module, *_: runs.append(module))
+    prediction = run(network, random_images(1, 2))
+    before = len(runs)
+    prediction['depth'].sum().backward()
+    assert len(runs) == (2 * before if checkpoint_activations else before)
+
+
 def test_tables_made_in_inference_mode_serve_training():
     network, images = build(), torch.rand(1, 2, 3, 42, 28)
     with torch.inference_mode():
