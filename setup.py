@@ -1,8 +1,8 @@
 """Packaging of Pano3D: `pip install -e .` or `pip wheel .`, both with `--no-build-isolation` if offline.
 
-The package carries the repository's configs/ and tools/ in `pano3d/.mim`, where OpenMMLab looks for them, so that
-after `import pano3d` a config in any other directory can say `_base_ = 'pano3d::configs/NAME.py'`. A wheel holds
-copies; an editable install holds links, so a config edited here is seen at once.
+The package carries the repository's configs/ and tools/ in `pano3d/.mim`, where OpenMMLab keeps them, so that after
+`import pano3d` a config in any other directory can say `_base_ = 'pano3d::NAME.py'`. A wheel holds copies; an editable
+install holds links, so a config edited here is seen at once.
 """
 
 import os
@@ -16,11 +16,7 @@ from setuptools.command.build_py import build_py
 ROOT = Path(__file__).resolve().parent
 SOURCE = 'projects/Pano3D'
 
-# mmengine opens `<package>/.mim/model-index.yml` before any config, and reads `pano3d::DIR/NAME.py` as
-# `<package>/.mim/configs/DIR/NAME.py`. It refuses a name without DIR, and most configs here lie flat in configs/,
-# so the folder is placed one level down: what follows `pano3d::` is the path from the root of the repository.
-MIM_FOLDERS = {'configs': 'configs/configs', 'tools': 'tools'}
-MODEL_INDEX = 'Import: []\n'
+MIM_FOLDERS = ('configs', 'tools')
 
 
 class BuildWithConfigs(build_py):
@@ -31,13 +27,12 @@ class BuildWithConfigs(build_py):
         package = ROOT / SOURCE / 'pano3d' if self.editable_mode else Path(self.build_lib) / 'pano3d'
         mim = package / '.mim'
         shutil.rmtree(mim, ignore_errors=True)
-        for source, target in MIM_FOLDERS.items():
-            (mim / target).parent.mkdir(parents=True, exist_ok=True)
+        mim.mkdir(parents=True)
+        for folder in MIM_FOLDERS:
             if self.editable_mode:
-                (mim / target).symlink_to(os.path.relpath(ROOT / source, (mim / target).parent))
+                (mim / folder).symlink_to(os.path.relpath(ROOT / folder, mim))
             else:
-                shutil.copytree(ROOT / source, mim / target, ignore=shutil.ignore_patterns('__pycache__'))
-        (mim / 'model-index.yml').write_text(MODEL_INDEX, encoding='utf-8')
+                shutil.copytree(ROOT / folder, mim / folder, ignore=shutil.ignore_patterns('__pycache__'))
 
 
 def read_version() -> str:
@@ -63,12 +58,14 @@ setup(
         'numpy',
         'scipy',
         'opencv-python',
-        'pillow',
+        'pillow>=10.1',  # the first with a scalable font of its own
+        'matplotlib',
         'safetensors',
         'plyfile',
         'trimesh',
         'pycocotools',
         'tqdm',
+        'tensorboard',
     ],
     extras_require={
         # Rendering of scanned meshes and of the synthetic rooms

@@ -1,4 +1,4 @@
-"""`pano3d::configs/NAME.py` means the file configs/NAME.py of this repository, from any directory and install."""
+"""`pano3d::NAME.py` means the file configs/NAME.py of this repository, from any directory and install."""
 
 import os
 import shutil
@@ -10,8 +10,6 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-CONFIG = 'configs/pano3d_vggt_scannet.py'
-
 READ_CHILD = """
     import sys
     import pano3d
@@ -50,12 +48,12 @@ def assert_child_read(run: subprocess.CompletedProcess, package: Path) -> None:
 
 
 def test_editable_install_resolves_the_scope(tmp_path: Path) -> None:
-    run = read_child_config(tmp_path, f'pano3d::{CONFIG}')
+    run = read_child_config(tmp_path, 'pano3d::pano3d_vggt_scannet.py')
     assert_child_read(run, ROOT / 'projects' / 'Pano3D' / 'pano3d')
 
 
 def test_unknown_config_is_refused(tmp_path: Path) -> None:
-    run = read_child_config(tmp_path, 'pano3d::configs/no_such_config.py')
+    run = read_child_config(tmp_path, 'pano3d::no_such_config.py')
     assert run.returncode != 0
     assert 'FileNotFoundError' in run.stderr
     assert 'no_such_config.py' in run.stderr
@@ -80,4 +78,4 @@ def test_wheel_install_resolves_the_scope(tmp_path: Path) -> None:
     shutil.rmtree(source)
 
     assert (target / 'pano3d' / '.mim' / 'tools' / 'train.py').is_file()
-    assert_child_read(read_child_config(elsewhere, f'pano3d::{CONFIG}', str(target)), target / 'pano3d')
+    assert_child_read(read_child_config(elsewhere, 'pano3d::pano3d_vggt_scannet.py', str(target)), target / 'pano3d')

