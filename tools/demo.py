@@ -17,7 +17,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--config', default=str(ROOT / 'configs' / 'pano3d_vggt_demo.py'), help='configuration file')
     parser.add_argument('--out', type=Path, default=Path('outputs/demo'), help='output folder')
     parser.add_argument('--raw', type=Path, default=Path('data/synthetic_rooms/raw'), help='folder for the raw rooms')
-    parser.add_argument('--train-rooms', type=int, default=300)
+    parser.add_argument('--train-rooms', type=int, default=400)
     parser.add_argument('--held-out-rooms', type=int, default=24, help='rooms of another seed to test on')
     parser.add_argument('--pictures', type=int, default=4, help='held-out rooms to draw')
     parser.add_argument('--num-workers', type=int, default=2, help='processes for making and converting rooms')

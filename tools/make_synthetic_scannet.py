@@ -34,6 +34,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--depth-noise', type=float, default=default.depth_noise, help='factor on that of a sensor')
     parser.add_argument('--depth-dropout', type=float, default=default.depth_dropout, help='share of depth pixels')
     parser.add_argument('--unposed', type=float, default=default.unposed, help='share of frames without a pose')
+    parser.add_argument('--class-tint', type=float, default=default.class_tint, help='how far colour tells the class')
     parser.add_argument('--num-workers', type=int, default=2, metavar='N', help='processes')
     return parser.parse_args()
 
@@ -50,6 +51,7 @@ def main() -> None:
             depth_noise=args.depth_noise,
             depth_dropout=args.depth_dropout,
             unposed=args.unposed,
+            class_tint=args.class_tint,
         )
         write_rooms(
             args.out,

@@ -10,7 +10,7 @@ default_hooks = dict(
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=2, save_last=True),
     plain_checkpoint=dict(type='PlainCheckpointHook'),
 )
-log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False)
+log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False, mean_pattern=r'.*(loss|raw|time|grad_norm).*')
 log_level = 'INFO'
 
 visualizer = dict(type='Visualizer', vis_backends=[dict(type='LocalVisBackend'), dict(type='TensorboardVisBackend')])

@@ -15,7 +15,15 @@ import pytest
 from plyfile import PlyData
 
 from pano3d.conversion import SensReader, convert_scannet
-from pano3d.conversion.synthetic_rooms import RecordingOptions, build_room, scene_name, write_room, write_rooms
+from pano3d.conversion.synthetic_rooms import (
+    Recording,
+    RecordingOptions,
+    build_room,
+    scene_name,
+    write_room,
+    write_rooms,
+)
+from pano3d.conversion.synthetic_rooms.appearance import typical_colors
 from pano3d.conversion.synthetic_rooms.categories import RAW_CATEGORIES
 
 SEED = 5
@@ -334,6 +342,7 @@ def test_numbers_out_of_range_are_refused(tmp_path, change, message):
         ('depth_noise', -1.0),
         ('depth_dropout', 1.5),
         ('unposed', -0.1),
+        ('class_tint', 1.1),
     ],
 )
 def test_options_out_of_range_are_refused(name, value):
@@ -368,6 +377,35 @@ def test_sensor_noise_has_the_stated_size(tmp_path):
     difference = np.stack(noisy.depth) / 1000 - z
     score = difference / (5 * (0.0012 + 0.0019 * (z - 0.4) ** 2))
     assert abs(score.std() - 1) < 0.05 and abs(score.mean()) < 0.05
+
+
+def test_class_tint_makes_the_color_of_furniture_tell_its_class_and_leaves_the_shell_alone():
+    room = build_room(0, 2, spacing=0.3)
+    colors = {
+        tint: Recording(
+            room, seed=0, index=2, options=RecordingOptions(num_frames=2, color_size=(32, 24), class_tint=tint)
+        ).vertex_colors.astype(float)
+        for tint in (0.0, 1.0)
+    }
+    shell = np.isin(np.array(room.categories)[room.mesh.object_of_vertex], ['wall', 'floor', 'ceiling'])
+    np.testing.assert_array_equal(colors[0.0][shell], colors[1.0][shell])
+    typical = typical_colors(room.categories)[room.mesh.object_of_vertex]
+    angle = {
+        tint: (color * typical).sum(1)[~shell]
+        / (np.linalg.norm(color, axis=1) * np.linalg.norm(typical, axis=1) + 1e-6)[~shell]
+        for tint, color in colors.items()
+    }
+    assert np.median(angle[1.0]) > 0.98 > np.median(angle[0.0])
+
+
+def test_typical_colors_are_one_per_class_and_apart():
+    names = list(RAW_CATEGORIES)
+    colors = typical_colors(names)
+    for first in range(len(names)):
+        for second in range(first):
+            same = RAW_CATEGORIES[names[first]].nyu40_id == RAW_CATEGORIES[names[second]].nyu40_id
+            distance = np.abs(colors[first] - colors[second]).max()
+            assert distance == 0 if same else distance > 0.1
 
 
 def test_category_table_is_a_complete_tsv(root):

@@ -6,6 +6,7 @@ import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
+from pano3d.models.layers.initialization import init_relu_like
 from pano3d.registry import MODELS
 
 FEATURES = ('encoder', 'decoder')
@@ -46,6 +47,11 @@ class FeatureBridge(BaseModule):
         self.mlp = nn.Sequential(
             nn.Linear(sum(dims[name] for name in self.features), hidden_dim), nn.GELU(), nn.Linear(hidden_dim, out_dim)
         )
+
+    def init_weights(self) -> None:
+        """Keep the variance of the normed features."""
+        super().init_weights()
+        init_relu_like(self)
 
     def forward(self, encoded: Tensor, decoded: Tensor) -> Tensor:
         """E (B, V, N, C_e) and F (B, V, N, C_d) to G (B, V, N, C)."""

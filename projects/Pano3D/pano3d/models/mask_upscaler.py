@@ -8,6 +8,7 @@ from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pano3d.models.layers.initialization import init_relu_like
 from pano3d.registry import MODELS
 
 
@@ -32,6 +33,11 @@ class MaskUpscaler(BaseModule):
             nn.Sequential(nn.Linear(w_in, w_in), nn.GELU(), nn.Linear(w_in, 4 * w_out))
             for w_in, w_out in pairwise(widths)
         )
+
+    def init_weights(self) -> None:
+        """Keep the variance from G to M, so that masks have a gradient from the first step on."""
+        super().init_weights()
+        init_relu_like(self)
 
     def forward(self, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """G (B, V, h * w, C) on `grid` = (h, w) to M (B, V, C', f h, f w), f = 2 ** num_stages."""

@@ -6,10 +6,13 @@ and classes share finishes, so that colour alone does not tell the class.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from colorsys import hsv_to_rgb
 from dataclasses import dataclass
 
 import numpy as np
 
+from .categories import RAW_CATEGORIES, SHELL
 from .textures import texture_bank
 
 _WOODS = ((0.80, 0.62, 0.42), (0.66, 0.45, 0.27), (0.47, 0.30, 0.19), (0.33, 0.21, 0.15), (0.88, 0.77, 0.60))
@@ -136,3 +139,17 @@ class Materials:
     tint: np.ndarray
     tile: np.ndarray
     glow: np.ndarray
+
+
+def typical_colors(categories: Sequence[str]) -> np.ndarray:
+    """One colour per class of furniture (nyu40), far apart from each other: (len(categories), 3), display values.
+
+    The shell of the room (wall, floor, ceiling) is white: it has no colour of its own.
+    """
+    classes = sorted({category.nyu40_id for category in RAW_CATEGORIES.values() if category.name not in SHELL})
+    # The hue step, saturations and values were searched for the largest smallest distance between two classes.
+    palette = {
+        nyu40: hsv_to_rgb(0.62 * k % 1.0, (0.9, 0.5)[k // 3 % 2], (0.95, 0.65, 0.4)[k % 3])
+        for k, nyu40 in enumerate(classes)
+    }
+    return np.array([palette.get(RAW_CATEGORIES[name].nyu40_id, (1.0, 1.0, 1.0)) for name in categories], np.float32)

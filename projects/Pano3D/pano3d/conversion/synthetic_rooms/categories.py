@@ -62,3 +62,6 @@ RAW_CATEGORIES: dict[str, RawCategory] = {
         ('mirror', 71, 19, 'mirror'),
     )
 }
+
+SHELL = ('wall', 'floor', 'ceiling')
+"""What a room consists of before it is furnished."""

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .appearance import typical_colors
 from .cameras import draw_lenses, draw_walk
+from .categories import SHELL
 from .lighting import bake_light
 from .ray_casting import RayCaster, camera_rays
-from .room import CAMERA_STREAM, SENSOR_STREAM, SHELL, Room, stream
+from .room import CAMERA_STREAM, SENSOR_STREAM, Room, stream
 from .textures import NUM_LEVELS, SIDE, texture_bank
 
 DEPTH_UNITS_PER_METRE = 1000
@@ -32,6 +34,8 @@ class RecordingOptions:
         depth_noise: factor on the axial noise of a structured-light sensor; 0 for exact depth.
         depth_dropout: share of depth pixels without a value; the label images have none there either.
         unposed: share of frames whose tracking failed, i.e. without pose and labels.
+        class_tint: how far the colour of each piece of furniture is drawn towards one that is typical of its class, 0
+            to 1; at 0 classes share their materials and differ by shape and place only.
     """
 
     num_frames: int = 16
@@ -42,6 +46,7 @@ class RecordingOptions:
     depth_noise: float = 0.5
     depth_dropout: float = 0.0
     unposed: float = 0.0
+    class_tint: float = 0.0
 
     def __post_init__(self) -> None:
         if self.num_frames < 1:
@@ -54,7 +59,7 @@ class RecordingOptions:
         for name in ('color_noise', 'depth_noise'):
             if getattr(self, name) < 0:
                 raise ValueError(f'`{name}` must not be negative, got {getattr(self, name)}')
-        for name in ('depth_dropout', 'unposed'):
+        for name in ('depth_dropout', 'unposed', 'class_tint'):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f'`{name}` must be between 0 and 1, got {getattr(self, name)}')
 
@@ -98,7 +103,8 @@ class Recording:
         walks = [draw_walk(room, options.num_frames, rng) for _ in range(NUM_WALKS)]
         self.camera_to_world = max(walks, key=self._richness)
         self._rng = stream(seed, index, SENSOR_STREAM)
-        self._surface = _Surface(room, bake_light(room, self._caster, seed=seed, index=index))
+        light = bake_light(room, self._caster, seed=seed, index=index)
+        self._surface = _Surface(room, light, class_tint=options.class_tint)
 
     @property
     def vertex_colors(self) -> np.ndarray:
@@ -179,8 +185,11 @@ class Recording:
 class _Surface:
     """Reflected light at points of a lit room, linear, 1 is white."""
 
-    def __init__(self, room: Room, light: np.ndarray) -> None:
+    def __init__(self, room: Room, light: np.ndarray, *, class_tint: float) -> None:
         self._mesh = room.mesh
+        self._typical = typical_colors(room.categories)
+        is_shell = np.array([category in SHELL for category in room.categories])
+        self._class_tint = np.where(is_shell, 0, class_tint).astype(np.float32)[:, None]
         self._materials = room.materials
         self._bank = texture_bank()
         self._vertex_values = np.concatenate([room.mesh.uv, light], axis=1).astype(np.float32)
@@ -189,7 +198,7 @@ class _Surface:
         """(N, 3)."""
         material = self._mesh.material_of_vertex
         level = np.ones(len(material), np.int32)
-        return self._reflect(material, self._vertex_values, level)
+        return self._reflect(material, self._mesh.object_of_vertex, self._vertex_values, level)
 
     def at_hits(self, face: np.ndarray, barycentric: np.ndarray, pixel: np.ndarray) -> np.ndarray:
         """(N, 3) for face numbers (-1 gives any value), weights (N, 2), and the size of a pixel there (N,), metres."""
@@ -200,11 +209,13 @@ class _Surface:
         values += self._vertex_values[corner[:, 2]] * third
         texels_per_pixel = pixel * (SIDE / self._mesh.tile_of_face[face])
         level = np.clip(np.rint(np.log2(np.maximum(texels_per_pixel, 1))), 0, NUM_LEVELS - 1).astype(np.int32)
-        return self._reflect(self._mesh.material_of_face[face], values, level)
+        return self._reflect(self._mesh.material_of_face[face], self._mesh.object_of_face[face], values, level)
 
-    def _reflect(self, material: np.ndarray, values: np.ndarray, level: np.ndarray) -> np.ndarray:
+    def _reflect(self, material: np.ndarray, owner: np.ndarray, values: np.ndarray, level: np.ndarray) -> np.ndarray:
         texel = self._bank.sample(self._materials.texture[material], values[:, :2], level)
-        display = texel * self._materials.tint[material]
+        tint = self._materials.tint[material]
+        tint = tint + self._class_tint[owner] * (self._typical[owner] - tint)
+        display = texel * tint
         return display * display * values[:, 2:]
 
 

@@ -17,7 +17,6 @@ from .room_types import RoomType, draw_floor_plan, draw_room_type, furnish
 from .shapes import place, tessellate
 
 SEGMENT_CELLS = 6
-SHELL = ('wall', 'floor', 'ceiling')
 
 GEOMETRY_STREAM, LIGHT_STREAM, CAMERA_STREAM, SENSOR_STREAM = range(4)
 
