@@ -49,7 +49,7 @@ val_dataloader = dict(
 )
 test_dataloader = val_dataloader
 
-max_iters = 1000
+max_iters = 700
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 param_scheduler = [
     dict(type='LinearLR', start_factor=1e-2, by_epoch=False, begin=0, end=50),
