@@ -28,7 +28,7 @@ lint: setup ## style and types
 	$(PY) -m mypy $(TYPED)
 
 test: lint ## style, types, then all tests, the fast ones first
-	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(if $(GOLDEN_ROOT),--golden-root '$(GOLDEN_ROOT)') $(TEST_ARGS)
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n 2 $(if $(GOLDEN_ROOT),--golden-root='$(GOLDEN_ROOT)') $(TEST_ARGS)
 
 clean: ## remove build output and caches; .venv and the wheel cache stay
 	rm -rf build dist projects/Pano3D/pano3d.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -126,11 +126,11 @@ def test_queries_are_independent_of_features_before_the_first_layer(features):
 
 
 def test_masks_have_a_gradient_from_the_first_step_on():
-    """M keeps the variance of the features; PyTorch's default would leave a hundredth of it."""
+    """G and M are of the size of the features; PyTorch's default would leave a hundredth of it."""
     head = tiny_head()
     generator = torch.Generator().manual_seed(2)
     encoded = torch.randn(4, VIEWS, 6, 6, generator=generator, dtype=torch.float64)
     decoded = torch.randn(4, VIEWS, 6, 10, generator=generator, dtype=torch.float64)
     tokens = head.bridge(encoded, decoded)
     for features in (tokens, head.upscaler(tokens, GRID)):
-        assert 0.5 < features.std() < 2.0
+        assert 0.5 < features.std() < 3.0
