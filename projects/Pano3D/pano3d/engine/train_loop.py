@@ -26,19 +26,17 @@ class ReproducibleTrainLoop(IterBasedTrainLoop):
     """
 
     def run(self) -> torch.nn.Module:
-        if self._iter == 0:
-            return super().run()
-        self._skip(self._iter)
-        # The parent would decode and drop every sample before `_iter`: present the rest as a run from zero to it.
+        # The parent's loop, but for the skipping: it would decode and drop every sample before `_iter`.
+        if self._iter > 0:
+            self._skip(self._iter)
         self.runner.call_hook('before_train')
         self.runner.call_hook('before_train_epoch')
         while self._iter < self._max_iters and not self.stop_training:
             self.runner.model.train()
             self.run_iter(next(self.dataloader_iterator))
             self._decide_current_val_interval()
-            at_end = self._iter == self._max_iters
-            due = self._iter >= self.val_begin and (self._iter % self.val_interval == 0 or at_end)
-            if self.runner.val_loop is not None and due:
+            due = self._iter % self.val_interval == 0 or self._iter == self._max_iters
+            if self.runner.val_loop is not None and self._iter >= self.val_begin and due:
                 self.runner.val_loop.run()
         self.runner.call_hook('after_train_epoch')
         self.runner.call_hook('after_train')
