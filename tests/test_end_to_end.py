@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -20,8 +21,12 @@ pytestmark = pytest.mark.slow
 
 def run(tool: str, *arguments: object, check: bool = True) -> subprocess.CompletedProcess[str]:
     """A tool of the repository with one thread, so that sums are added in one order."""
-    command = [sys.executable, str(ROOT / 'tools' / tool), *map(str, arguments)]
-    environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+    interpreter = 'bash' if tool.endswith('.sh') else sys.executable
+    command = [interpreter, str(ROOT / 'tools' / tool), *map(str, arguments)]
+    with socket.socket() as probe:
+        probe.bind(('127.0.0.1', 0))
+        port = probe.getsockname()[1]
+    environment = {**os.environ, 'OMP_NUM_THREADS': '1', 'PYTHON': sys.executable, 'PORT': str(port)}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     if check and done.returncode:
         raise AssertionError(f'{tool} failed:\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}')
@@ -31,7 +36,7 @@ def run(tool: str, *arguments: object, check: bool = True) -> subprocess.Complet
 @pytest.fixture(scope='module')
 def scenes(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp('rooms')
-    run('make_synthetic_scannet.py', folder / 'raw', '--scenes', 2, '--val', 1, '--seed', 3, '--frames', 8)
+    run('make_synthetic_scannet.py', folder / 'raw', '--scenes', 5, '--val', 3, '--seed', 3, '--frames', 8)
     run('prepare_scannet.py', folder / 'raw', folder / 'scenes', '--frame-skip', 1)
     return folder / 'scenes'
 
@@ -96,6 +101,19 @@ def test_evaluation_writes_every_metric_and_agrees_with_training(scenes, trained
         'depth_per_view/own_geometry/tau',
     ):
         assert metrics[key] == pytest.approx(last[key], abs=1e-6)
+
+
+def test_two_processes_train_and_measure_what_one_measures(scenes):
+    work_dir, alone = scenes.parent / 'two', scenes.parent / 'one'
+    steps = ['train_cfg.max_iters=2', 'train_cfg.val_interval=2']
+    run('dist_train.sh', CONFIG, 2, '--work-dir', work_dir, *options(scenes), *steps)
+    run('test.py', CONFIG, work_dir / 'iter_2.pth', '--work-dir', alone, *options(scenes))
+    [scalars] = work_dir.glob('*/vis_data/scalars.json')
+    together = [json.loads(line) for line in scalars.read_text().splitlines()][-1]
+    metrics = json.loads((alone / 'metrics.json').read_text())
+    assert len(metrics) > 10
+    for key, value in metrics.items():
+        assert value == pytest.approx(together[key], abs=1e-6), key
 
 
 def test_a_checkpoint_of_another_model_is_one_clear_error(scenes, trained):

@@ -49,6 +49,11 @@ def configure_processes(config: Config, launcher: str) -> None:
     config.launcher = launcher
     if not torch.cuda.is_available():
         config.env_cfg.dist_cfg.backend = 'gloo'
+        if launcher == 'pytorch':
+            # Left alone, mmengine would select a CUDA device in both places.
+            config.model_wrapper_cfg = dict(type='MMDistributedDataParallel', broadcast_buffers=False, device_ids=None)
+            if not torch.distributed.is_initialized():
+                torch.distributed.init_process_group('gloo')
 
 
 def _is_local(path: str) -> bool:
