@@ -126,7 +126,7 @@ def test_queries_are_independent_of_features_before_the_first_layer(features):
 
 
 def test_masks_have_a_gradient_from_the_first_step_on():
-    """G and M are of the size of the features; PyTorch's default would leave a hundredth of it."""
+    """G and M are of the size of the features; PyTorch's default leaves M far below."""
     head = tiny_head()
     generator = torch.Generator().manual_seed(2)
     encoded = torch.randn(4, VIEWS, 6, 6, generator=generator, dtype=torch.float64)

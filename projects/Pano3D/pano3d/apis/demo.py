@@ -24,7 +24,7 @@ from pano3d.visualization import save_training_curves
 from .evaluation import evaluate
 from .outputs import format_metrics, save_outputs
 
-# Five minutes on two cores are too few to learn twenty classes by shape alone: colour helps (decision 8).
+# Without the tint the same training reaches a quarter of the PQ (docs/decisions/0008-demo.md).
 ROOMS = RecordingOptions(num_frames=10, class_tint=0.75)
 HEADLINE = {
     'scannet20/pq_scene_mean/pixels/PQ': 'PQ',
