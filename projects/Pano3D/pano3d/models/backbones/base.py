@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
@@ -13,6 +15,9 @@ from torch import Tensor
 from pano3d.structures import Reconstruction
 
 from .loading import load_strictly, local_copy, read_file, tensors_of
+
+MARGIN = 0.5
+"""Interpolation may leave [0, 1] a little; 8-bit and normalised images leave it by more than this."""
 
 
 @dataclass(frozen=True)
@@ -122,13 +127,61 @@ class Backbone(BaseModule, ABC):
         """Refuse what no patch grid fits.
 
         Raises:
-            ValueError: on a wrong shape or a size that is no multiple of the patch.
+            TypeError: if the images are no tensor, such as a list of views of several sizes.
+            ValueError: on a wrong shape, no view, a size that is no multiple of the patch, or values that are not
+                finite or far from [0, 1].
         """
-        if images.ndim != 5 or images.shape[2] != 3:
-            raise ValueError(f'`images` must have shape (B, V, 3, H, W), got {tuple(images.shape)}')
+        if not isinstance(images, Tensor):
+            raise TypeError(
+                f'`images` must be one tensor (B, V, 3, H, W), got {type(images).__name__}; views of several sizes '
+                'must be resized to one (the ResizeCrop transform does), or encoded apart where the backbone takes '
+                'several sizes'
+            )
+        if images.ndim != 5 or images.shape[2] != 3 or not images.numel():
+            raise ValueError(f'`images` must have shape (B, V, 3, H, W) with V >= 1, got {tuple(images.shape)}')
         height, width = images.shape[-2:]
         if height % self.patch_size or width % self.patch_size:
             raise ValueError(
                 f'image height and width must be multiples of the patch size {self.patch_size}, got {height}x{width}; '
                 'resize or crop the images (the ResizeCrop transform does)'
             )
+        lowest, highest = images.detach().aminmax()  # both NaN if any value is
+        if not (lowest >= -MARGIN and highest <= 1 + MARGIN):
+            finite = images.isfinite().flatten(2).all(2)
+            if not finite.all():
+                scene, view = (~finite).nonzero()[0].tolist()
+                raise ValueError(f'`images` must be finite; view {view} of scene {scene} has NaN or infinite values')
+            raise ValueError(
+                f'`images` must be RGB in [0, 1], got values from {lowest:.3g} to {highest:.3g}; divide 8-bit images '
+                'by 255 and leave the normalisation to the backbone'
+            )
+
+
+class OnlineBackbone(Backbone):
+    """A network that takes views one after another: a few keyframes fill a memory, any view is rendered from it.
+
+    The memory is a value: `update` returns a new one and leaves the old one as it was. `decode` does both steps for a
+    whole scene.
+    """
+
+    has_memory = True
+
+    @abstractmethod
+    def update(self, memory: Any | None, encoded: Tokens | Sequence[Tokens]) -> tuple[Any, tuple[Tokens, ...]]:
+        """Let views enter the memory.
+
+        Args:
+            memory: what an earlier call returned; None begins a scene, whose first view is the reference.
+            encoded: views of one size, or several stacks of views, each of its own size.
+
+        Returns:
+            The new memory, and the decoded tokens of the views, stack by stack.
+        """
+
+    @abstractmethod
+    def render(self, memory: Any, encoded: Tokens) -> Tokens:
+        """Cross-view features F_i of views that read the memory and leave nothing in it.
+
+        Raises:
+            ValueError: if the memory is empty.
+        """

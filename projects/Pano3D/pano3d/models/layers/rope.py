@@ -16,11 +16,11 @@ class RotaryTable(NamedTuple):
     sin: Tensor
 
 
-def rotary_table(positions: Tensor, head_dim: int, *, base: float = 100.0) -> RotaryTable:
+def rotary_table(positions: Tensor, head_dim: int, *, base: float = 100.0, frequency_scale: float = 1.0) -> RotaryTable:
     """Table for integer positions (..., L, 2) as (row, column).
 
     The first half of the head dimension turns with the row, the second with the column. In a half of size D channel j
-    pairs with channel j + D / 2 and turns by position * base ** (-2 j / D).
+    pairs with channel j + D / 2 and turns by position * frequency_scale * base ** (-2 j / D).
 
     Raises:
         ValueError: if `head_dim` is no multiple of 4.
@@ -32,7 +32,7 @@ def rotary_table(positions: Tensor, head_dim: int, *, base: float = 100.0) -> Ro
         )
     half = head_dim // 2
     exponents = torch.arange(0, half, 2, dtype=torch.float32, device=positions.device) / half
-    angles = positions[..., None].to(torch.float32) / base**exponents
+    angles = positions[..., None].to(torch.float32) * (frequency_scale / base**exponents)
     cos, sin = angles.cos(), angles.sin()
     return RotaryTable(
         cos=torch.stack([cos, cos], dim=-2).flatten(-3),
@@ -58,8 +58,17 @@ def grid_positions(height: int, width: int, *, device: torch.device | str | None
 @lru_cache(maxsize=16)
 @torch.inference_mode(False)  # a table first made in inference mode could not be used in training later
 def frame_rotary_table(
-    grid: tuple[int, int], special_tokens: int, head_dim: int, base: float, device: torch.device
+    grid: tuple[int, int],
+    special_tokens: int,
+    head_dim: int,
+    base: float,
+    device: torch.device,
+    frequency_scale: float = 1.0,
 ) -> RotaryTable:
-    """Table of one frame: special tokens at (0, 0) come first, then the patches from (1, 1); kept per size."""
-    patches = grid_positions(*grid, device=device) + 1
-    return rotary_table(torch.cat([patches.new_zeros(special_tokens, 2), patches]), head_dim, base=base)
+    """Table of one frame, kept per size.
+
+    Special tokens come first, all at (0, 0), and then the patches start from (1, 1); without them from (0, 0).
+    """
+    patches = grid_positions(*grid, device=device) + (1 if special_tokens else 0)
+    positions = torch.cat([patches.new_zeros(special_tokens, 2), patches])
+    return rotary_table(positions, head_dim, base=base, frequency_scale=frequency_scale)
