@@ -1,23 +1,8 @@
-# Pano3D on VGGT-1B: all views attend to each other. Sizes are those of the released network.
+# VGGT-1B: all views attend to each other. Sizes are those of the released network.
+_base_ = 'pano3d.py'
+
 model = dict(
-    type='Pano3D',
-    data_preprocessor=dict(type='SceneDataPreprocessor'),
     backbone=dict(type='VGGTBackbone', heads=('camera', 'depth')),
-    head=dict(
-        type='PanopticSetHead',
-        bridge=dict(type='FeatureBridge', encoder_dim=1024, decoder_dim=2048, hidden_dim=1024, out_dim=256),
-        upscaler=dict(type='MaskUpscaler', dim=256, out_dim=256),
-        decoder=dict(type='QueryDecoder', num_queries=100, dim=256, num_layers=9),
-        classifier=dict(type='LinearClassifier', dim=256, num_classes=20),
-    ),
-    joint_loss=dict(
-        type='JointLoss',
-        geometry=dict(type='VGGTCriterion'),
-        segmentation=dict(type='SetCriterion'),
-        weights=dict(geometry=10.0, segmentation=1.0),
-    ),
-    readout=dict(type='OverlapReadOut'),
-    label_space='scannet20',
-    segmentation_gradient=0.1,
-    frozen_encoder=True,
+    head=dict(bridge=dict(encoder_dim=1024, decoder_dim=2048)),
+    joint_loss=dict(geometry=dict(type='VGGTCriterion')),
 )
