@@ -6,6 +6,7 @@ TYPED := $(addprefix projects/Pano3D/pano3d/,functional structures evaluation)
 # Reference values for the tests that need them: a folder, or nothing
 GOLDEN_ROOT ?= $(wildcard ../shared/golden)
 TEST_ARGS ?=
+BACKBONE ?= vggt
 DEMO_ARGS ?=
 
 .DEFAULT_GOAL := help
@@ -13,14 +14,14 @@ DEMO_ARGS ?=
 
 help: ## list the commands
 	@sed -nE 's/^([a-z]+):[^#]*## (.*)/make \1\t\2/p' Makefile | expand -t 14
-	@echo 'Variables: PYTHON=/path/to/python3.11  DEMO_ARGS=...  TEST_ARGS=...  GOLDEN_ROOT=DIR'
+	@echo 'Variables: PYTHON=/path/to/python3.11  BACKBONE=must3r  DEMO_ARGS=...  TEST_ARGS=...  GOLDEN_ROOT=DIR'
 	@echo 'CUDA and other settings: see the head of tools/setup_env.sh'
 
 setup: ## make .venv with all dependencies (minutes at first, then a second)
 	@tools/setup_env.sh
 
 demo: setup ## reconstruct and segment a small example
-	$(PY) tools/demo.py $(DEMO_ARGS)
+	$(PY) tools/demo.py --backbone $(BACKBONE) $(DEMO_ARGS)
 
 lint: setup ## style and types
 	$(PY) -m ruff check

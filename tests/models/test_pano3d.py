@@ -147,3 +147,26 @@ def test_class_counts_that_differ_are_refused():
 def test_an_unknown_mode_is_refused(batch):
     with pytest.raises(ValueError, match='mode'):
         build()(*batch, mode='train')
+
+
+def test_bfloat16_keeps_geometry_and_losses_in_float32_and_stays_close(batch):
+    inputs, samples = batch
+    exact, reduced = build(), build(precision='bfloat16')
+    reduced.load_state_dict(exact.state_dict())
+    outputs = [model.eval()(inputs) for model in (exact, reduced)]
+    for name, expected in outputs[0].geometry.items():
+        found = outputs[1].geometry[name]
+        assert found.dtype == torch.float32, name
+        torch.testing.assert_close(found, expected, rtol=0.1, atol=0.05)
+        assert not torch.equal(found, expected), f'{name}: bfloat16 left no trace'
+    assert {stage.masks.dtype for stage in outputs[1].segmentation} == {torch.float32}
+    losses = reduced.train()(inputs, samples, mode='loss')
+    sum(value for name, value in losses.items() if name.startswith('loss')).backward()
+    for name, parameter in reduced.named_parameters():
+        if parameter.requires_grad:
+            assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+
+
+def test_an_unknown_precision_is_refused():
+    with pytest.raises(ValueError, match=r"`precision` must be one of .*, got 'half'"):
+        build(precision='half')

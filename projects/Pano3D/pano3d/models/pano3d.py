@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -14,6 +15,9 @@ from pano3d.structures import LabelSpace, SceneSample
 
 from .backbones import GeometryPrediction
 from .query_decoder import QueryPrediction
+
+
+PRECISIONS = ('float32', 'bfloat16')
 
 
 @dataclass(frozen=True)
@@ -41,10 +45,12 @@ class Pano3D(BaseModel):
         label_space: name of the classes the model knows; also says which of them are stuff.
         segmentation_gradient: the factor gamma on what the segmentation loss sends into the geometry decoder.
         frozen_encoder: keep the monocular encoder as it was pretrained: no gradient, always in eval mode.
+        precision: 'bfloat16' runs encoder, geometry decoder and head under autocast, in training and prediction, as
+            VGGT and Pi3 do officially; 3D heads and losses stay in float32. 'float32' leaves it to the caller.
         data_preprocessor: config; normally `SceneDataPreprocessor`.
 
     Raises:
-        ValueError: if the classifier does not have the classes of the label space.
+        ValueError: if the classifier does not have the classes of the label space, or on another precision.
     """
 
     def __init__(
@@ -57,6 +63,7 @@ class Pano3D(BaseModel):
         label_space: str,
         segmentation_gradient: float = 0.1,
         frozen_encoder: bool = True,
+        precision: str = 'float32',
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
@@ -67,6 +74,9 @@ class Pano3D(BaseModel):
         self.readout = MODELS.build(readout)
         self.segmentation_gradient = segmentation_gradient
         self.frozen_encoder = frozen_encoder
+        if precision not in PRECISIONS:
+            raise ValueError(f'`precision` must be one of {PRECISIONS}, got {precision!r}')
+        self.precision = precision
         self.label_space = LabelSpace.load(label_space)
         if self.head.num_classes != self.label_space.num_classes:
             raise ValueError(
@@ -87,13 +97,20 @@ class Pano3D(BaseModel):
 
     def _forward(self, inputs: Tensor, data_samples: list[SceneSample] | None = None) -> SceneOutput:
         """One pass over images (B, V, 3, H, W), RGB in [0, 1]."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_encoder):
-            encoded = self.backbone.encode(inputs)  # E_i
-        decoded = self.backbone.decode(encoded)  # F_i
-        geometry = self.backbone.regress(encoded, decoded, tuple(inputs.shape[-2:]))
-        shared = scale_gradient(decoded.patches, self.segmentation_gradient)
-        segmentation = self.head(encoded.patches, shared, encoded.grid)  # C(Q), Q . M_i
+        with self._autocast(inputs.device):
+            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_encoder):
+                encoded = self.backbone.encode(inputs)  # E_i
+            decoded = self.backbone.decode(encoded)  # F_i
+            geometry = self.backbone.regress(encoded, decoded, tuple(inputs.shape[-2:]))
+            shared = scale_gradient(decoded.patches, self.segmentation_gradient)
+            segmentation = self.head(encoded.patches, shared, encoded.grid)  # C(Q), Q . M_i
+        segmentation = [QueryPrediction(stage.classes.float(), stage.masks.float()) for stage in segmentation]
         return SceneOutput(geometry, segmentation)
+
+    def _autocast(self, device: torch.device) -> AbstractContextManager:
+        if self.precision == 'float32':
+            return nullcontext()
+        return torch.autocast(device.type, torch.bfloat16)
 
     def loss(self, inputs: Tensor, data_samples: list[SceneSample]) -> dict[str, Tensor]:
         """Weighted terms of both tasks; arguments as in `_forward`, samples with ground truth."""
