@@ -16,7 +16,6 @@ from pano3d.structures import LabelSpace, SceneSample
 from .backbones import GeometryPrediction
 from .query_decoder import QueryPrediction
 
-
 PRECISIONS = ('float32', 'bfloat16')
 
 
