@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+SMALLEST_STIFFNESS = 1e-6
+
 
 def quaternion_to_matrix(quaternion: Tensor) -> Tensor:
     """Matrices (..., 3, 3) of quaternions (..., 4) of any length; a zero quaternion gives the identity.
@@ -50,3 +52,32 @@ def matrix_to_quaternion(matrix: Tensor) -> Tensor:
     best = outer.diagonal(dim1=-2, dim2=-1).argmax(-1)[..., None, None].expand(*matrix.shape[:-2], 1, 4)
     quaternion = torch.nn.functional.normalize(outer.gather(-2, best).squeeze(-2), dim=-1)
     return torch.where(quaternion[..., 3:] < 0, -quaternion, quaternion)
+
+
+def nearest_rotation(matrix: Tensor) -> Tensor:
+    """The rotations (..., 3, 3) closest to matrices (..., 3, 3) in squared distance of the entries; no reflections.
+
+    The values come from a singular value decomposition (Umeyama 1991). Its own gradient is infinite where singular
+    values are equal, as in every matrix that is a rotation already. The gradient here is that of the result: with
+    M = R S, S symmetric, a change dM turns R by (trace(S) - S)^-1 times the axial vector of R^T dM - dM^T R.
+
+    Raises:
+        ValueError: if the last dimensions are not (3, 3).
+    """
+    if matrix.shape[-2:] != (3, 3):
+        raise ValueError(f'`matrix` must have shape (..., 3, 3), got {tuple(matrix.shape)}')
+    with torch.no_grad():
+        left, singular, right = torch.linalg.svd(matrix)
+        signs = torch.ones_like(singular)
+        signs[..., 2] = torch.linalg.det(left @ right).sign()
+        rotation = (left * signs[..., None, :]) @ right
+        stretch = singular * signs
+        stiffness = (stretch.sum(-1, keepdim=True) - stretch).clamp_min(SMALLEST_STIFFNESS)
+        compliance = (right.transpose(-1, -2) / stiffness[..., None, :]) @ right
+    if not (torch.is_grad_enabled() and matrix.requires_grad):
+        return rotation
+    stretched = rotation.transpose(-1, -2) @ matrix
+    axial = torch.stack([stretched[..., i, j] - stretched[..., j, i] for i, j in ((2, 1), (0, 2), (1, 0))], dim=-1)
+    turn = (compliance @ axial[..., None]).squeeze(-1)
+    turn = turn - turn.detach()  # nothing in value: only its derivative counts
+    return rotation + torch.linalg.cross(rotation, turn[..., None, :].expand_as(rotation), dim=-1)

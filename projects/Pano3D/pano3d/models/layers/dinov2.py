@@ -11,11 +11,11 @@ from .transformer import Block
 
 
 class PatchEmbed(nn.Module):
-    """Non-overlapping patches (N, 3, H, W) -> (N, h * w, C), row by row."""
+    """Non-overlapping patches (N, in_channels, H, W) -> (N, h * w, C), row by row."""
 
-    def __init__(self, *, dim: int, patch_size: int) -> None:
+    def __init__(self, *, dim: int, patch_size: int, in_channels: int = 3) -> None:
         super().__init__()
-        self.proj = nn.Conv2d(3, dim, kernel_size=patch_size, stride=patch_size)
+        self.proj = nn.Conv2d(in_channels, dim, kernel_size=patch_size, stride=patch_size)
 
     def forward(self, images: Tensor) -> Tensor:
         return self.proj(images).flatten(2).transpose(1, 2)
@@ -33,6 +33,7 @@ class DinoEncoder(nn.Module):
         register_tokens: register tokens, inserted after the class token without a position.
         mlp_ratio: hidden over outer width of the MLPs.
         layer_scale: initial value of LayerScale.
+        in_channels: channels of the images.
         mask_token: keep the name `mask_token` in the state dict; it is never used.
         checkpoint_activations: recompute the blocks in the backward pass.
     """
@@ -48,6 +49,7 @@ class DinoEncoder(nn.Module):
         register_tokens: int = 4,
         mlp_ratio: float = 4.0,
         layer_scale: float = 1.0,
+        in_channels: int = 3,
         mask_token: bool = True,
         checkpoint_activations: bool = False,
     ) -> None:
@@ -56,7 +58,7 @@ class DinoEncoder(nn.Module):
         self.position_grid = position_grid
         self.prefix_tokens = 1 + register_tokens
         self.checkpoint_activations = checkpoint_activations
-        self.patch_embed = PatchEmbed(dim=dim, patch_size=patch_size)
+        self.patch_embed = PatchEmbed(dim=dim, patch_size=patch_size, in_channels=in_channels)
         self.cls_token = nn.Parameter(torch.zeros(1, 1, dim))
         self.pos_embed = nn.Parameter(torch.zeros(1, 1 + position_grid**2, dim))
         self.register_tokens = nn.Parameter(torch.zeros(1, register_tokens, dim))
@@ -71,7 +73,7 @@ class DinoEncoder(nn.Module):
             nn.init.trunc_normal_(parameter, std=0.02)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Normalised images (N, 3, H, W) -> normed tokens (N, L, C): class, registers, patches (h * w, row by row)."""
+        """Normalised images (N, in_channels, H, W) -> normed tokens (N, L, C): class, registers, patches row by row."""
         grid = images.shape[-2] // self.patch_size, images.shape[-1] // self.patch_size
         count = images.shape[0]
         patches = self.patch_embed(images) + self.patch_positions(grid)
