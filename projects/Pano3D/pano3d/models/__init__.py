@@ -1,8 +1,8 @@
 """The network: backbones, the panoptic head, losses."""
 
-from .backbones import VGGTBackbone
+from .backbones import DUSt3RBackbone, MASt3RBackbone, Pi3Backbone, VGGTBackbone
 from .classifier import LinearClassifier
-from .criteria import SetCriterion, VGGTCriterion
+from .criteria import DUSt3RCriterion, SetCriterion, VGGTCriterion
 from .data_preprocessor import SceneDataPreprocessor
 from .feature_bridge import FeatureBridge
 from .joint_loss import JointLoss
@@ -14,14 +14,19 @@ from .query_decoder import QueryDecoder, QueryPrediction
 from .readout import OverlapReadOut, WinnerTakesAllReadOut
 
 __all__ = [
+    'DUSt3RBackbone',
+    'DUSt3RCriterion',
     'FeatureBridge',
     'JointLoss',
     'LayoutBaseline',
     'LinearClassifier',
+    'MASt3RBackbone',
+    'MUSt3RBackbone',
     'MaskUpscaler',
     'OverlapReadOut',
     'Pano3D',
     'PanopticSetHead',
+    'Pi3Backbone',
     'QueryDecoder',
     'QueryPrediction',
     'SceneDataPreprocessor',

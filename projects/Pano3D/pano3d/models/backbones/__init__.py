@@ -1,6 +1,21 @@
 """Pretrained reconstruction networks behind one contract."""
 
-from .base import Backbone, GeometryPrediction, Tokens
+from .base import Backbone, GeometryPrediction, OnlineBackbone, Tokens
+from .dust3r import DUSt3RBackbone, MASt3RBackbone
+from .must3r import MUSt3RBackbone
+from .must3r_memory import MUSt3RMemory
+from .pi3 import Pi3Backbone
 from .vggt import VGGTBackbone
 
-__all__ = ['Backbone', 'GeometryPrediction', 'Tokens', 'VGGTBackbone']
+__all__ = [
+    'Backbone',
+    'DUSt3RBackbone',
+    'GeometryPrediction',
+    'MASt3RBackbone',
+    'MUSt3RBackbone',
+    'MUSt3RMemory',
+    'OnlineBackbone',
+    'Pi3Backbone',
+    'Tokens',
+    'VGGTBackbone',
+]
