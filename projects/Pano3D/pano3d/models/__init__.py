@@ -1,6 +1,6 @@
 """The network: backbones, the panoptic head, losses."""
 
-from .backbones import DUSt3RBackbone, MASt3RBackbone, Pi3Backbone, VGGTBackbone
+from .backbones import DUSt3RBackbone, MASt3RBackbone, MUSt3RBackbone, Pi3Backbone, VGGTBackbone
 from .classifier import LinearClassifier
 from .criteria import DUSt3RCriterion, SetCriterion, VGGTCriterion
 from .data_preprocessor import SceneDataPreprocessor
