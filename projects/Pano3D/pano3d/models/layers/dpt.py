@@ -57,10 +57,15 @@ class PyramidFusion(nn.Module):
         channels: channels of the four levels, fine to coarse.
         features: channels of the result.
         rectified_skip: see `ResidualConvUnit`.
+        crop: where the coarsest level is half of an odd size, rounded up, double it and cut it at the bottom and right
+            (DUSt3R) instead of resizing it to the next finer level (VGGT).
     """
 
-    def __init__(self, *, channels: tuple[int, int, int, int], features: int, rectified_skip: bool) -> None:
+    def __init__(
+        self, *, channels: tuple[int, int, int, int], features: int, rectified_skip: bool, crop: bool = False
+    ) -> None:
         super().__init__()
+        self.crop = crop
         for level, width in enumerate(channels, start=1):
             self.add_module(f'layer{level}_rn', nn.Conv2d(width, features, kernel_size=3, padding=1, bias=False))
             fusion = FeatureFusion(features=features, has_skip=level < 4, rectified_skip=rectified_skip)
@@ -69,7 +74,9 @@ class PyramidFusion(nn.Module):
     def forward(self, levels: list[Tensor]) -> Tensor:
         """Maps (N, channels[i], h_i, w_i), fine to coarse -> (N, features, 2 h_0, 2 w_0)."""
         one, two, three, four = (self.get_submodule(f'layer{level}_rn')(x) for level, x in enumerate(levels, start=1))
-        fused = self.refinenet4(four, size=three.shape[-2:])
+        height, width = three.shape[-2:]
+        size = (2 * four.shape[-2], 2 * four.shape[-1]) if self.crop else (height, width)
+        fused = self.refinenet4(four, size=size)[..., :height, :width]
         fused = self.refinenet3(fused, skip=three, size=two.shape[-2:])
         fused = self.refinenet2(fused, skip=two, size=one.shape[-2:])
         return self.refinenet1(fused, skip=one, size=(2 * one.shape[-2], 2 * one.shape[-1]))
