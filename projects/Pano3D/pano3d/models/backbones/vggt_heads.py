@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -124,20 +125,27 @@ class DenseHead(nn.Module):
         return torch.cat([run_block(self._forward_chunk, image_size, *chunk, recompute=recompute) for chunk in chunks])
 
     def _forward_chunk(self, image_size: tuple[int, int], *layers: Tensor) -> Tensor:
+        x = self.scratch.output_conv1(self.scratch(self._token_pyramid(layers, image_size)))
+        x = resize(x, image_size)
+        x += field_like(x, image_size)  # in place: this is the largest map
+        return self.scratch.output_conv2(x).permute(0, 2, 3, 1)
+
+    def _token_pyramid(self, layers: Sequence[Tensor], image_size: tuple[int, int]) -> list[Tensor]:
+        """Maps of four sizes, fine to coarse."""
         height, width = image_size
         grid = height // self.patch_size, width // self.patch_size
         levels = []
         for tokens, project, resize_layer in zip(layers, self.projects, self.resize_layers, strict=True):
             maps = project(self.norm(tokens).transpose(1, 2).unflatten(2, grid))
-            levels.append(resize_layer(add_position_field(maps, image_size)))
-        x = resize(self.scratch.output_conv1(self.scratch(levels)), image_size)
-        return self.scratch.output_conv2(add_position_field(x, image_size)).permute(0, 2, 3, 1)
+            maps += field_like(maps, image_size)
+            levels.append(resize_layer(maps))
+        return levels
 
 
-def add_position_field(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
-    """Maps (N, C, h, w) plus the fixed embedding of where each cell lies in an image of size (H, W)."""
+def field_like(maps: Tensor, image_size: tuple[int, int]) -> Tensor:
+    """The fixed embedding (C, h, w) of where each cell of maps (N, C, h, w) lies in an image of size (H, W)."""
     field = position_field(tuple(maps.shape[-2:]), maps.shape[1], image_size[1] / image_size[0], maps.device)
-    return maps + field.to(maps.dtype)
+    return field.to(maps.dtype)
 
 
 @lru_cache(maxsize=32)
@@ -145,7 +153,8 @@ def position_field(grid: tuple[int, int], channels: int, aspect: float, device: 
     """Embedding (channels, h, w), float32, of positions on a rectangle of unit half diagonal; kept per size.
 
     The first half of the channels holds sin, then cos, of the column, the second half those of the row, at frequencies
-    100 ** (-k / n), n = channels / 4. `aspect` is width over height of the image.
+    100 ** (-k / n), n = channels / 4. `aspect` is width over height of the image. The channels of a cell lie next to
+    each other in memory, as in maps that are made of tokens.
     """
     diagonal = (1 + aspect**2) ** 0.5
     quarter = channels // 4
@@ -153,10 +162,10 @@ def position_field(grid: tuple[int, int], channels: int, aspect: float, device: 
 
     def embed(half_span: float, count: int) -> Tensor:
         end = half_span * (count - 1) / count
-        angles = torch.linspace(-end, end, count, dtype=torch.float64, device=device) * frequencies[:, None]
-        return torch.cat([angles.sin(), angles.cos()]).float() * FIELD_WEIGHT
+        angles = torch.linspace(-end, end, count, dtype=torch.float64, device=device)[:, None] * frequencies
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).float() * FIELD_WEIGHT
 
     height, width = grid
-    columns = embed(aspect / diagonal, width)[:, None, :].expand(-1, height, -1)
-    rows = embed(1 / diagonal, height)[:, :, None].expand(-1, -1, width)
-    return torch.cat([columns, rows])
+    columns = embed(aspect / diagonal, width).expand(height, -1, -1)
+    rows = embed(1 / diagonal, height)[:, None].expand(-1, width, -1)
+    return torch.cat([columns, rows], dim=-1).permute(2, 0, 1)
