@@ -1,8 +1,16 @@
 """The network: backbones, the panoptic head, losses."""
 
-from .backbones import DUSt3RBackbone, MASt3RBackbone, MUSt3RBackbone, Pi3Backbone, VGGTBackbone
+from .backbones import (
+    DUSt3RBackbone,
+    GeometryConditions,
+    MASt3RBackbone,
+    MUSt3RBackbone,
+    Pi3Backbone,
+    Pi3XBackbone,
+    VGGTBackbone,
+)
 from .classifier import LinearClassifier
-from .criteria import DUSt3RCriterion, SetCriterion, VGGTCriterion
+from .criteria import DUSt3RCriterion, MUSt3RCriterion, SetCriterion, VGGTCriterion
 from .data_preprocessor import SceneDataPreprocessor
 from .feature_bridge import FeatureBridge
 from .joint_loss import JointLoss
@@ -17,16 +25,19 @@ __all__ = [
     'DUSt3RBackbone',
     'DUSt3RCriterion',
     'FeatureBridge',
+    'GeometryConditions',
     'JointLoss',
     'LayoutBaseline',
     'LinearClassifier',
     'MASt3RBackbone',
     'MUSt3RBackbone',
+    'MUSt3RCriterion',
     'MaskUpscaler',
     'OverlapReadOut',
     'Pano3D',
     'PanopticSetHead',
     'Pi3Backbone',
+    'Pi3XBackbone',
     'QueryDecoder',
     'QueryPrediction',
     'SceneDataPreprocessor',

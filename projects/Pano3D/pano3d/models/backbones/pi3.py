@@ -88,10 +88,3 @@ class Pi3Backbone(Pi3Trunk):
         self.point_head = LinearHead(dim=dense_channels, out_channels=3, patch_size=patch_size)
         self.conf_head = LinearHead(dim=dense_channels, out_channels=1, patch_size=patch_size)
         self.freeze(frozen)
-
-    def parts(self) -> dict[str, tuple[str, ...]]:
-        return {
-            'point': ('point_decoder', 'point_head'),
-            'camera': ('camera_decoder', 'camera_head'),
-            'confidence': ('conf_decoder', 'conf_head'),
-        }

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pano3d.functional.rotation import nearest_rotation
-from pano3d.models.layers import Block, RotaryTable, run_block
+from pano3d.models.layers import Block, CrossAttention, Mlp, RotaryTable, run_block
 
 NORM_EPS = 1e-6
 SMALLEST_ROW = 1e-12
@@ -98,3 +98,62 @@ class CameraHead(nn.Module):
 def rotation_from_rows(rows: Tensor) -> Tensor:
     """Rotations (..., 3, 3) nearest to the three rows in (..., 9), each scaled to unit length first."""
     return nearest_rotation(F.normalize(rows.unflatten(-1, (3, 3)), dim=-1, eps=SMALLEST_ROW))
+
+
+class MetricBlock(nn.Module):
+    """Cross-attention to the scene and MLP, each with pre-norm and residual."""
+
+    def __init__(self, *, dim: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm_y = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.cross_attn = CrossAttention(dim=dim, num_heads=num_heads)
+        self.norm3 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = Mlp(dim=dim, hidden_dim=int(dim * mlp_ratio), out_dim=dim)
+
+    def forward(self, x: Tensor, context: Tensor, ropes: tuple[RotaryTable, RotaryTable]) -> Tensor:
+        """Queries (B, L, C) and a context (B, M, C) -> (B, L, C)."""
+        keys, values = self.cross_attn.project(self.norm_y(context))
+        x = x + self.cross_attn(self.norm2(x), keys, values, ropes=ropes)
+        return x + self.mlp(self.norm3(x))
+
+
+class MetricDecoder(nn.Module):
+    """Queries that read the tokens of a whole scene.
+
+    Args:
+        in_channels: channels of queries and scene tokens.
+        dim: channels of the blocks.
+        depth: blocks.
+        num_heads: attention heads.
+        mlp_ratio: hidden over outer width of the MLPs.
+        out_channels: channels of the result.
+        checkpoint_activations: recompute the blocks in the backward pass.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        dim: int,
+        depth: int,
+        num_heads: int,
+        mlp_ratio: float,
+        out_channels: int,
+        checkpoint_activations: bool = False,
+    ) -> None:
+        super().__init__()
+        self.checkpoint_activations = checkpoint_activations
+        self.projects_x = nn.Linear(in_channels, dim)
+        self.projects_y = nn.Linear(in_channels, dim)
+        self.blocks = nn.ModuleList(
+            MetricBlock(dim=dim, num_heads=num_heads, mlp_ratio=mlp_ratio) for _ in range(depth)
+        )
+        self.linear_out = nn.Linear(dim, out_channels)
+
+    def forward(self, queries: Tensor, scene: Tensor, ropes: tuple[RotaryTable, RotaryTable]) -> Tensor:
+        """Queries (B, L, in_channels) and scene tokens (B, M, in_channels) -> (B, L, out_channels)."""
+        x, context = self.projects_x(queries), self.projects_y(scene)
+        for block in self.blocks:
+            x = run_block(block, x, context, ropes, recompute=self.checkpoint_activations and self.training)
+        return self.linear_out(x)

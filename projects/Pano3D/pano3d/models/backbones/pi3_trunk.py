@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -128,9 +127,13 @@ class Pi3Trunk(Backbone):
             self.add_module(f'{name}_decoder', decoder)
         self.camera_head = CameraHead(dim=camera_channels)
 
-    @abstractmethod
     def parts(self) -> dict[str, tuple[str, ...]]:
         """What `frozen` may name -> its submodules and parameters."""
+        return {
+            'point': ('point_decoder', 'point_head'),
+            'camera': ('camera_decoder', 'camera_head'),
+            'confidence': ('conf_decoder', 'conf_head'),
+        }
 
     def freeze(self, frozen: Sequence[str]) -> None:
         """Keep the named parts from training.
