@@ -1,0 +1,13 @@
+"""The recipe of the paper with MUSt3R: 15 views of 384x512, online, on 8 GPUs, 30k steps (method, section 4)."""
+
+_base_ = [
+    '_base_/models/must3r.py',
+    '_base_/datasets/scannet20_patch16.py',
+    '_base_/schedules/schedule_30k.py',
+    '_base_/protocols/scannet20.py',
+    '_base_/default_runtime.py',
+]
+
+model = dict(
+    backbone=dict(init_cfg=dict(type='Pretrained', checkpoint='checkpoints/must3r_512.pth')),
+)
