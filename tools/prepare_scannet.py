@@ -24,6 +24,11 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument(
         '--splits', metavar='FOLDER', help='folder with scannetv2_{train,val,test}.txt (default: RAW/Tasks/Benchmark)'
     )
+    parser.add_argument(
+        '--rasterise-missing',
+        action='store_true',
+        help='make instance maps that the release lacks from the mesh (default: these images have none)',
+    )
     return parser.parse_args()
 
 
@@ -36,6 +41,7 @@ def main() -> int:
             frame_skip=args.frame_skip,
             num_workers=args.num_workers,
             splits=args.splits,
+            rasterise_missing=args.rasterise_missing,
             show_progress=True,
         )
     except (ValueError, OSError) as error:

@@ -114,6 +114,51 @@ def test_missing_archive_is_reported(release: Any, out: Path) -> None:
     assert 'scene0000_00_2d-instance-filt.zip: not there' in summary.describe()
 
 
+def test_missing_instance_maps_can_be_made_from_the_mesh(release: Any, out: Path) -> None:
+    release.add('scene0000_00')
+    release.add('scene0707_00', 'test')
+    given = release.encode(release.instances(2), 'PNG')
+    release.write_instance_maps('scene0000_00', {2: given})
+    summary = convert_scannet(release.root, out, frame_skip=1, rasterise_missing=True)
+    assert summary.failed == ()
+    report, folder = scene_of(out, 'scene0000_00')['report'], out / 'scenes' / 'scene0000_00'
+    assert (report['instance_maps_missing'], report['instance_maps_rasterised']) == (
+        [],
+        ['000000', '000001', '000003', '000004'],
+    )
+    assert (folder / 'instance/000002.png').read_bytes() == given
+    assert scene_of(out, 'scene0707_00')['report']['instance_maps_rasterised'] == []
+    seen = set()
+    for index in (0, 1, 3, 4):
+        stored = np.array(Image.open(folder / f'instance/{index:06d}.png'))
+        assert stored.shape == (24, 32)
+        expected = seen_instances(release, release.pose(index))
+        assert np.mean(stored == expected) > 0.99  # rays along edges hit by chance
+        seen |= set(stored.ravel().tolist())
+    assert {0, 1} <= seen
+    assert [result.reused for result in convert_scannet(release.root, out, frame_skip=1).results] == [False, False]
+    assert scene_of(out, 'scene0000_00')['report']['instance_maps_missing'] == ['000000', '000001', '000003', '000004']
+
+
+def seen_instances(release: Any, pose: np.ndarray) -> np.ndarray:
+    """Instances of the release's mesh in the image of its colour camera: every face against every pixel."""
+    rows, columns = np.mgrid[:24, :32]
+    rays = np.stack([(columns - 15.5) / 32, (rows - 11.5) / 32, np.ones_like(rows)], axis=-1)
+    vertices = (np.array(release.vertices, float) - pose[:3, 3]) @ pose[:3, :3]
+    nearest, found = np.full(rays.shape[:2], np.inf), np.zeros(rays.shape[:2], int)
+    for face in release.faces:
+        a, b, c = vertices[face]
+        with np.errstate(divide='ignore', invalid='ignore'):
+            depth = np.dot(np.cross(b - a, c - a), a) / (rays @ np.cross(b - a, c - a))
+            points = rays * depth[..., None]
+            sides = [
+                np.sum(np.cross(q - p, points - p) * np.cross(b - a, c - a), -1) for p, q in ((a, b), (b, c), (c, a))
+            ]
+        hit = (np.min(sides, axis=0) >= 0) & (depth > 0) & (depth < nearest)
+        nearest[hit], found[hit] = depth[hit], release.vertex_instances[face[0]]
+    return found
+
+
 def test_ids_without_object_are_reported(release: Any, out: Path) -> None:
     release.add('scene0000_00')
     image = np.full((24, 32), 77, np.uint16)

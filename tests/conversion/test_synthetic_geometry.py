@@ -8,12 +8,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
+from pano3d.conversion.ray_casting import RayCaster, camera_rays
 from pano3d.conversion.synthetic_rooms import Recording, RecordingOptions, build_room, fixtures, furniture
 from pano3d.conversion.synthetic_rooms.appearance import FINISHES, Decorator
 from pano3d.conversion.synthetic_rooms.categories import RAW_CATEGORIES
 from pano3d.conversion.synthetic_rooms.footprints import FloorPlan, corners, footprint, inside_boxes, overlap
 from pano3d.conversion.synthetic_rooms.lighting import bake_light
-from pano3d.conversion.synthetic_rooms.ray_casting import RayCaster, camera_rays
 from pano3d.conversion.synthetic_rooms.shapes import (
     box,
     folded_sheet,

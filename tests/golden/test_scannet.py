@@ -16,6 +16,7 @@ import pytest
 
 from pano3d.conversion import ConversionSummary, SensReader, convert_scannet
 from pano3d.conversion.annotation import read_label_table
+from pano3d.conversion.rasterise import MeshRasteriser, to_millimetres
 from pano3d.structures import LabelSpace
 
 
@@ -221,6 +222,27 @@ def test_instance_maps(annotated: Case) -> None:
         np.testing.assert_array_equal(found, expected[index])
         if index in labels:
             np.testing.assert_array_equal(scannet_id[found], labels[index])
+
+
+def test_views_of_the_mesh(annotated: Case) -> None:
+    """What `rasterise_missing` stores, and depth as seen by either camera: the same pixel by pixel."""
+    arrays = annotated.arrays
+    views = [key.removesuffix('_depth_mm') for key in arrays if re.fullmatch(r'raster_\w+_depth_mm', key)]
+    rasteriser = MeshRasteriser(annotated.stored('vertices'), annotated.stored('faces'), annotated.stored('instance'))
+    frames = {int(frame['id']): frame for frame in annotated.scene['frames']}
+    assert views
+    for view in views:
+        camera, frame = view.split('_')[1], frames[int(view.split('_')[2])]
+        intrinsics, size = np.array(frame[f'{camera}_intrinsics']), tuple(frame[f'{camera}_size'])
+        depth, instance = rasteriser.pinhole_view(intrinsics, size, np.array(frame['camera_to_world']))
+        # Single rays along edges may fall to either side.
+        off = np.abs(to_millimetres(depth).astype(int) - arrays[f'{view}_depth_mm']) > 1
+        assert off.mean() <= 1e-4
+        stable = arrays[f'{view}_stable']
+        assert not off[stable].any()
+        if f'{view}_instance' in arrays:
+            np.testing.assert_array_equal(instance[stable], arrays[f'{view}_instance'][stable])
+            assert np.mean(instance != arrays[f'{view}_instance']) <= 1e-4
 
 
 def test_scans_without_annotation(case_of: Case) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -24,10 +25,13 @@ from .annotation import (
     vertex_instances,
 )
 from .batch import ConversionSummary, SceneResult, run_scenes
-from .mesh import read_mesh
+from .mesh import Mesh, read_mesh
 from .scannet_frames import ConversionReport, store_frames
 from .scannet_scan import Scan, read_axis_alignment, read_splits
 from .scene_store import finished_scene, new_scene, write_scene_record, write_split
+
+if TYPE_CHECKING:
+    from .rasterise import MeshRasteriser
 
 LABEL_TABLE = 'scannetv2-labels.combined.tsv'
 
@@ -39,12 +43,13 @@ def convert_scannet(
     frame_skip: int = 20,
     num_workers: int = 1,
     splits: str | Path | None = None,
+    rasterise_missing: bool = False,
     show_progress: bool = False,
 ) -> ConversionSummary:
     """Convert the scans of a ScanNet v2 release and write the lists of finished scenes.
 
     May be interrupted and run again: finished scenes are kept if they were made from the same files with the same
-    `frame_skip`, or if their raw scan has been removed. A scan that cannot be converted does not stop the others.
+    settings, or if their raw scan has been removed. A scan that cannot be converted does not stop the others.
 
     Args:
         raw: release folder with `scans`, `scans_test`, `Tasks/Benchmark` and the label table.
@@ -53,6 +58,8 @@ def convert_scannet(
         num_workers: processes; 1 means this one.
         splits: folder with `scannetv2_{train,val,test}.txt`, not all of which need be there; None for
             `raw/Tasks/Benchmark`.
+        rasterise_missing: whether instance maps that the release lacks are made from the mesh (needs the extra `data`);
+            the report of a scene lists them. Otherwise these images have none.
         show_progress: draw a progress bar on stderr.
 
     Raises:
@@ -68,7 +75,9 @@ def convert_scannet(
     scenes_of = read_splits(raw / 'Tasks' / 'Benchmark' if splits is None else Path(splits))
     scene_ids = list(dict.fromkeys(scene_id for scenes in scenes_of.values() for scene_id in scenes))
     out.mkdir(parents=True, exist_ok=True)
-    convert = partial(convert_scan, raw=raw, out=out, table=table, frame_skip=frame_skip)
+    convert = partial(
+        convert_scan, raw=raw, out=out, table=table, frame_skip=frame_skip, rasterise_missing=rasterise_missing
+    )
     summary = run_scenes(scene_ids, convert, num_workers=num_workers, show_progress=show_progress)
     num_frames = {result.scene_id: result.num_frames for result in summary.finished}
     for split, scenes in scenes_of.items():
@@ -76,7 +85,9 @@ def convert_scannet(
     return summary
 
 
-def convert_scan(scene_id: str, *, raw: Path, out: Path, table: Mapping[str, LabelIds], frame_skip: int) -> SceneResult:
+def convert_scan(
+    scene_id: str, *, raw: Path, out: Path, table: Mapping[str, LabelIds], frame_skip: int, rasterise_missing: bool
+) -> SceneResult:
     """Convert one scan, unless it is finished.
 
     Raises:
@@ -84,16 +95,23 @@ def convert_scan(scene_id: str, *, raw: Path, out: Path, table: Mapping[str, Lab
     """
     stored = finished_scene(out, scene_id)
     scan = Scan.find(raw, scene_id)
-    if stored and stored['frame_skip'] == frame_skip and (scan is None or stored['source_files'] == scan.sizes()):
+    same = stored and (stored['frame_skip'], stored.get('rasterise_missing', False)) == (frame_skip, rasterise_missing)
+    if stored and same and (scan is None or stored['source_files'] == scan.sizes()):
         return SceneResult(scene_id, num_frames=len(stored['frames']), reused=True)
     if scan is None:
         raise ValueError(f'no such scan in {raw / "scans"} or {raw / "scans_test"}; download it')
     report = ConversionReport()
     with new_scene(out, scene_id) as folder:
         axis_alignment = read_axis_alignment(scan.path('.txt'))
-        instances = _store_mesh(scan, folder, table=table, report=report)
+        mesh, instance, instances = _read_objects(scan, table=table, report=report)
+        np.savez(folder / 'mesh.npz', vertices=mesh.vertices, colors=mesh.colors, faces=mesh.faces, instance=instance)
         frames, depth_scale = store_frames(
-            scan, folder, frame_skip=frame_skip, instance_ids=[record['id'] for record in instances], report=report
+            scan,
+            folder,
+            frame_skip=frame_skip,
+            instance_ids=[record['id'] for record in instances],
+            rasteriser=_rasteriser(mesh, instance) if rasterise_missing and scan.annotated else None,
+            report=report,
         )
         report.warnings = [warning.replace(f'{scan.folder}{os.sep}', '') for warning in report.warnings]
         record = {
@@ -101,6 +119,7 @@ def convert_scan(scene_id: str, *, raw: Path, out: Path, table: Mapping[str, Lab
             'source': 'scannet_v2',
             'source_files': scan.sizes(),
             'frame_skip': frame_skip,
+            'rasterise_missing': rasterise_missing,
             'depth_scale': depth_scale,
             'axis_alignment': axis_alignment,
             'frames': frames,
@@ -112,19 +131,23 @@ def convert_scan(scene_id: str, *, raw: Path, out: Path, table: Mapping[str, Lab
     return SceneResult(scene_id, num_frames=len(frames), warnings=tuple(report.warnings))
 
 
-def _store_mesh(
-    scan: Scan, folder: Path, *, table: Mapping[str, LabelIds], report: ConversionReport
-) -> list[InstanceRecord]:
-    """Write `mesh.npz`; return the instance records, none for a scan without annotation."""
+def _read_objects(
+    scan: Scan, *, table: Mapping[str, LabelIds], report: ConversionReport
+) -> tuple[Mesh, np.ndarray, list[InstanceRecord]]:
+    """The mesh, the instance of every vertex (N,) int32 and the instance records; no instances without annotation."""
     mesh = read_mesh(scan.path('_vh_clean_2.ply'))
-    instance = np.zeros(len(mesh.vertices), np.int32)
-    records: list[InstanceRecord] = []
-    if scan.annotated:
-        path = scan.path('.aggregation.json')
-        groups = read_aggregation(path)
-        segments = read_segments(scan.path('_vh_clean_2.0.010000.segs.json'), len(mesh.vertices))
-        instance, vertex_warnings = vertex_instances(segments, groups)
-        records, record_warnings = instance_records(groups, table)
-        report.warnings += [f'{path}: {warning}' for warning in vertex_warnings + record_warnings]
-    np.savez(folder / 'mesh.npz', vertices=mesh.vertices, colors=mesh.colors, faces=mesh.faces, instance=instance)
-    return records
+    if not scan.annotated:
+        return mesh, np.zeros(len(mesh.vertices), np.int32), []
+    path = scan.path('.aggregation.json')
+    groups = read_aggregation(path)
+    segments = read_segments(scan.path('_vh_clean_2.0.010000.segs.json'), len(mesh.vertices))
+    instance, vertex_warnings = vertex_instances(segments, groups)
+    records, record_warnings = instance_records(groups, table)
+    report.warnings += [f'{path}: {warning}' for warning in vertex_warnings + record_warnings]
+    return mesh, instance, records
+
+
+def _rasteriser(mesh: Mesh, instance: np.ndarray) -> MeshRasteriser:
+    from .rasterise import MeshRasteriser  # Embree comes with the extra `data`; the rest works without
+
+    return MeshRasteriser(mesh.vertices, mesh.faces, instance)

@@ -7,12 +7,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from .images import AnnotationArchive, check_jpeg, encode_png
 from .scannet_scan import Scan
 from .sens import SensFrame, SensReader
+
+if TYPE_CHECKING:
+    from .rasterise import MeshRasteriser
 
 
 @dataclass
@@ -23,11 +27,18 @@ class ConversionReport:
     frames_without_pose: list[str] = field(default_factory=list)
     frames_damaged: list[str] = field(default_factory=list)
     instance_maps_missing: list[str] = field(default_factory=list)
+    instance_maps_rasterised: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 
 
 def store_frames(
-    scan: Scan, folder: Path, *, frame_skip: int, instance_ids: Collection[int], report: ConversionReport
+    scan: Scan,
+    folder: Path,
+    *,
+    frame_skip: int,
+    instance_ids: Collection[int],
+    rasteriser: MeshRasteriser | None,
+    report: ConversionReport,
 ) -> tuple[list[dict[str, object]], float]:
     """Write the images of every n-th frame.
 
@@ -36,6 +47,7 @@ def store_frames(
         folder: where `color`, `depth` and `instance` go.
         frame_skip: n.
         instance_ids: ids of the scan's objects.
+        rasteriser: makes the instance maps that the release lacks; None for leaving them out.
         report: gets the frames that were left out, missing instance maps and warnings.
 
     Returns:
@@ -61,7 +73,10 @@ def store_frames(
                 report.frames_damaged.append(frame_id)
                 report.warnings.append(f'{error}; the frame is left out')
                 continue
-            if instance is None and scan.annotated:
+            if instance is None and rasteriser is not None:
+                instance = _rasterised_map(rasteriser, reader, frame)
+                report.instance_maps_rasterised.append(frame_id)
+            elif instance is None and scan.annotated:
                 report.instance_maps_missing.append(frame_id)
             names = {
                 'color': _store(folder, f'color/{frame_id}.jpg', frame.color),
@@ -121,6 +136,14 @@ def _depth_png(reader: SensReader, frame: SensFrame) -> bytes:
     return encode_png(reader.decode_depth(frame))
 
 
+def _rasterised_map(rasteriser: MeshRasteriser, reader: SensReader, frame: SensFrame) -> bytes:
+    """PNG of the instances that the colour camera of a frame sees on the mesh."""
+    header = reader.header
+    pose = frame.camera_to_world.astype(np.float64)
+    _, instance = rasteriser.pinhole_view(header.color_intrinsics[:3, :3].astype(np.float64), header.color_size, pose)
+    return encode_png(instance.astype(np.uint16))
+
+
 class _InstanceMaps:
     """Instance maps of a scan, as far as they are there."""
 
@@ -133,7 +156,7 @@ class _InstanceMaps:
             self._labels = self._open(scan, 'label-filt', size, stack)
             self._stack = stack.pop_all()
         if scan.annotated and self._instances is None:
-            report.warnings.append(f'{self._path}: not there; the scene has no instance maps')
+            report.warnings.append(f'{self._path}: not there; the release has no instance maps of this scene')
 
     def __enter__(self) -> _InstanceMaps:
         return self

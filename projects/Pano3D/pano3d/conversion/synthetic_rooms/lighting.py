@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from .ray_casting import RayCaster
+from ..ray_casting import RayCaster
 from .room import LIGHT_STREAM, Room, stream
 
 NUM_AMBIENT_RAYS = 8

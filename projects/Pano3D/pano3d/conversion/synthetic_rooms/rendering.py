@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..ray_casting import RayCaster, camera_rays
 from .appearance import typical_colors
 from .cameras import draw_lenses, draw_walk
 from .categories import SHELL
 from .lighting import bake_light
-from .ray_casting import RayCaster, camera_rays
 from .room import CAMERA_STREAM, SENSOR_STREAM, Room, stream
 from .textures import NUM_LEVELS, SIDE, texture_bank
 
