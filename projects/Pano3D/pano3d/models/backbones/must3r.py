@@ -157,7 +157,7 @@ class MUSt3RBackbone(OnlineBackbone):
         return Tokens(states[0], encoded.grid)
 
     def refine(self, memory: MUSt3RMemory, batches: Sequence[Tokens | Sequence[Tokens]]) -> MUSt3RMemory:
-        """Let the views of a memory, call by call, see all of it, and keep what they are then in place of what they were.
+        """Let the views of a memory, call by call, see all of it; what they are then replaces what they were.
 
         What the first view left stays as it is.
 

@@ -1,7 +1,8 @@
 """Training losses of single tasks."""
 
 from .dust3r_criterion import DUSt3RCriterion
+from .must3r_criterion import MUSt3RCriterion
 from .set_criterion import SetCriterion
 from .vggt_criterion import VGGTCriterion
 
-__all__ = ['DUSt3RCriterion', 'SetCriterion', 'VGGTCriterion']
+__all__ = ['DUSt3RCriterion', 'MUSt3RCriterion', 'SetCriterion', 'VGGTCriterion']
