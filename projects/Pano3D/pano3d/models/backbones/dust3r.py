@@ -261,10 +261,10 @@ class DUSt3RBackbone(Backbone):
         """
         points, confidence = prediction['pair_points'], prediction['pair_confidence']
         count = points.shape[1] // 2
-        surety = confidence.log()
+        surety = confidence.log().nan_to_num(0.0, posinf=0.0)
         reference, others = points[:, :count, 0], points[:, :count, 1]  # (B, V - 1, H, W, 3)
         scene = torch.arange(len(points), device=points.device)
-        surest = surety[:, :count, 0].nan_to_num(0.0).mean((-2, -1)).argmax(1)
+        surest = surety[:, :count, 0].mean((-2, -1)).argmax(1)
         target = reference[scene, surest][:, None].expand_as(reference)
         weight = (surety[:, :count, 0] * surety[scene, surest, 0][:, None]).sqrt()
         scale = scale_between(reference.flatten(2, 3), target.flatten(2, 3), weight.flatten(2))[..., None, None, None]
