@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 LARGEST_DIFFERENCE = 100.0
+ANGLE_RANGE = math.radians(1), math.radians(90)
+ANGLE_WIDTH = math.radians(3)
+SMALLEST_SINE = 1e-12
 
 
 def gradient_error(prediction: Tensor, target: Tensor, valid: Tensor, *, scales: int) -> Tensor:
@@ -64,3 +69,41 @@ def neighbour_pairs_valid(valid: Tensor) -> Tensor:
     up, left = padded[:, :-2, 1:-1], padded[:, 1:-1, :-2]
     down, right = padded[:, 2:, 1:-1], padded[:, 1:-1, 2:]
     return torch.stack([up, left, down, right]) & torch.stack([left, down, right, up]) & valid
+
+
+def corner_angle_error(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    """Angle between surface normals of point maps (N, H, W, 3) with validity (N, H, W), bool (MoGe, Wang et al. 2025).
+
+    Every block of 2x2 pixels has a normal at each of its corners; one counts where its three pixels are valid. Angles
+    are clamped to [1, 90] degrees and pass a smooth L1 of width 3 degrees.
+
+    Returns:
+        The sum over the four corners, averaged over all blocks, over 4 max(H, W): a scalar, radians.
+    """
+    # what is not valid may be anything; as zeros it stays out of the gradients too
+    prediction, target = (torch.where(valid[..., None], points, 0) for points in (prediction, target))
+    predicted, expected = corner_normals(prediction), corner_normals(target)
+    known = _block_corners(valid)
+    usable = torch.stack([known[corner - 1] & known[corner] & known[(corner + 1) % 4] for corner in range(4)])
+    sine = torch.linalg.vector_norm(torch.linalg.cross(predicted, expected), dim=-1)
+    angle = torch.atan2(sine + SMALLEST_SINE, (predicted * expected).sum(-1)).clamp(*ANGLE_RANGE)
+    error = torch.where(angle < ANGLE_WIDTH, angle.square() / (2 * ANGLE_WIDTH), angle - ANGLE_WIDTH / 2)
+    return torch.where(usable, error, 0).sum(0).mean() / (4 * max(valid.shape[-2:]))
+
+
+def corner_normals(points: Tensor) -> Tensor:
+    """Normals (4, N, H - 1, W - 1, 3), not of unit length, at the corners of all 2x2 blocks of maps (N, H, W, 3)."""
+    corners = _block_corners(points)
+    return torch.linalg.cross(corners.roll(-1, 0) - corners, corners.roll(1, 0) - corners)
+
+
+def _block_corners(maps: Tensor) -> Tensor:
+    """The pixels of all 2x2 blocks of (N, H, W, ...), clockwise from the top left: (4, N, H - 1, W - 1, ...)."""
+    return torch.stack([maps[:, :-1, :-1], maps[:, :-1, 1:], maps[:, 1:, 1:], maps[:, 1:, :-1]])
+
+
+def depth_edges(depth: Tensor, *, tolerance: float) -> Tensor:
+    """Where depth (N, H, W) differs within the 3x3 pixels around by more than this share of it: (N, H, W), bool."""
+    highest = F.max_pool2d(depth, kernel_size=3, stride=1, padding=1)
+    lowest = -F.max_pool2d(-depth, kernel_size=3, stride=1, padding=1)
+    return (highest - lowest) / depth > tolerance

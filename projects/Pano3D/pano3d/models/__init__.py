@@ -10,7 +10,7 @@ from .backbones import (
     VGGTBackbone,
 )
 from .classifier import LinearClassifier
-from .criteria import DUSt3RCriterion, MUSt3RCriterion, SetCriterion, VGGTCriterion
+from .criteria import DUSt3RCriterion, MUSt3RCriterion, Pi3Criterion, SetCriterion, VGGTCriterion
 from .data_preprocessor import SceneDataPreprocessor
 from .feature_bridge import FeatureBridge
 from .joint_loss import JointLoss
@@ -37,6 +37,7 @@ __all__ = [
     'Pano3D',
     'PanopticSetHead',
     'Pi3Backbone',
+    'Pi3Criterion',
     'Pi3XBackbone',
     'QueryDecoder',
     'QueryPrediction',
