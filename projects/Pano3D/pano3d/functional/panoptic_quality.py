@@ -60,6 +60,7 @@ def panoptic_counts(
     is_stuff: Tensor,
     excuse_predicted_void: bool = False,
     absent_classes_count: bool = False,
+    min_size: int = 1,
 ) -> PanopticCounts:
     """Match the segments of one image and count per class.
 
@@ -77,6 +78,7 @@ def panoptic_counts(
             predicted void are left out of the union, and an unmatched one with more than half of it there is excused.
         absent_classes_count: list all classes, so that one without any segment scores 0 (SIU3R), instead of only
             those with a count (COCO, torchmetrics).
+        min_size: an unmatched segment with fewer elements counts neither as missed nor as wrong.
 
     Raises:
         ValueError: if shapes differ, a category is outside the label space, or an instance id is negative.
@@ -93,8 +95,8 @@ def panoptic_counts(
     union = (gt_size - under_predicted_void)[:, None] + (predicted_size - on_gt_void) - overlap
     # In integers, so that an IoU of exactly one half is no match.
     matched = (gt_class[:, None] == predicted_class) & (gt_class >= 0)[:, None] & (2 * overlap > union)
-    missed = (gt_class >= 0) & ~matched.any(1) & (2 * under_predicted_void <= gt_size)
-    wrong = (predicted_class >= 0) & ~matched.any(0) & (2 * on_gt_void <= predicted_size)
+    missed = (gt_class >= 0) & ~matched.any(1) & (2 * under_predicted_void <= gt_size) & (gt_size >= min_size)
+    wrong = (predicted_class >= 0) & ~matched.any(0) & (2 * on_gt_void <= predicted_size) & (predicted_size >= min_size)
 
     num_classes = len(is_stuff)
     row, column = matched.nonzero(as_tuple=True)
@@ -160,6 +162,44 @@ def panoptic_lifting_counts(
         excuse_predicted_void=True,
     )
     return PanopticCounts(counts.true_positives, counts.false_positives, counts.false_negatives, counts.iou_sum, listed)
+
+
+def point_panoptic_counts(
+    *,
+    predicted_category: Tensor,
+    predicted_instance: Tensor,
+    gt_category: Tensor,
+    gt_instance: Tensor,
+    is_stuff: Tensor,
+    min_points: int = 1,
+) -> PanopticCounts:
+    """Counts by the rules of mmdet3d's evaluation of point sets, which OneFormer3D uses too.
+
+    Points on void ground truth are removed first, so that nothing is excused; then `panoptic_counts`, where all classes
+    are listed, so that an absent one scores 0.
+
+    Args:
+        predicted_category: (...) integer, -1 = void.
+        predicted_instance: (...) integer, >= 0.
+        gt_category: (...) integer, -1 = void.
+        gt_instance: (...) integer, >= 0.
+        is_stuff: (C,) bool.
+        min_points: an unmatched segment with fewer points does not count.
+
+    Raises:
+        ValueError: as `panoptic_counts`.
+    """
+    _check_labels(predicted_category, predicted_instance, gt_category, gt_instance, is_stuff)
+    labelled = gt_category >= 0
+    return panoptic_counts(
+        predicted_category=predicted_category[labelled],
+        predicted_instance=predicted_instance[labelled],
+        gt_category=gt_category[labelled],
+        gt_instance=gt_instance[labelled],
+        is_stuff=is_stuff,
+        absent_classes_count=True,
+        min_size=min_points,
+    )
 
 
 def panoptic_quality(counts: PanopticCounts) -> Tensor:
