@@ -165,7 +165,7 @@ def test_files_that_are_no_weights_are_refused_by_name(tmp_path):
     assert 'expected tensors by name' in refusal(listed)
     assert 'found list' in refusal(listed)
     nested = save({'weights': {'a': torch.zeros(1)}}, tmp_path / 'nested.pt')
-    assert "found a dict with weights" in refusal(nested)
+    assert 'found a dict with weights' in refusal(nested)
     assert 'no such file' in refusal(tmp_path / 'absent.pt')
 
 
