@@ -1,7 +1,8 @@
 """Pretrained reconstruction networks behind one contract."""
 
 from .base import Backbone, GeometryPrediction, OnlineBackbone, Tokens
-from .dust3r import DUSt3RBackbone, MASt3RBackbone
+from .dust3r import DUSt3RBackbone
+from .mast3r import MASt3RBackbone
 from .must3r import MUSt3RBackbone
 from .must3r_memory import MUSt3RMemory
 from .pi3 import Pi3Backbone

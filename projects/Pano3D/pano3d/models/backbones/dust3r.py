@@ -1,7 +1,4 @@
-"""DUSt3R (Wang et al., CVPR 2024) and MASt3R (Leroy et al., ECCV 2024): two images at a time.
-
-Scenes of more views are taken as pairs with the first one.
-"""
+"""DUSt3R (Wang et al., CVPR 2024): two images at a time; scenes of more views are taken as pairs with the first."""
 
 from __future__ import annotations
 
@@ -14,15 +11,14 @@ from torch import Tensor, nn
 
 from pano3d.functional.focal import focal_from_points, pinhole_intrinsics
 from pano3d.functional.point_regression import expand_points
-from pano3d.functional.registration import register_points
-from pano3d.functional.view_pairs import scale_between, star_pairs
+from pano3d.functional.view_pairs import join_star, star_pairs
 from pano3d.models.layers import CrocoEncoder, DecoderBlock, LinearHead, RotaryTable, frame_rotary_table, run_block
 from pano3d.models.layers.croco import NORM_EPS, ROPE_BASE
 from pano3d.registry import MODELS
 from pano3d.structures import Reconstruction
 
 from .base import Backbone, GeometryPrediction, Tokens
-from .dust3r_heads import UPSAMPLING, DescriptorHead, PyramidHead
+from .dust3r_heads import UPSAMPLING, PyramidHead
 from .loading import rename
 
 OFFICIAL_NAMES = {
@@ -217,10 +213,10 @@ class DUSt3RBackbone(Backbone):
             `pair_points` (B, P, 2, H, W, 3), the points of the first and of the second image of each pair, both in the
             frame of the pair's first camera; `pair_confidence` (B, P, 2, H, W), above 1.
         """
-        points, confidence = zip(*self.regress_pairs(*self._split_pairs(encoded, decoded)), strict=True)
+        points, confidence = zip(*self.regress_pairs(*self.split_pairs(encoded, decoded)), strict=True)
         return {'pair_points': torch.stack(points, dim=2), 'pair_confidence': torch.stack(confidence, dim=2)}
 
-    def _split_pairs(self, encoded: Tokens, decoded: Tokens) -> tuple[list[Tokens], list[Tokens]]:
+    def split_pairs(self, encoded: Tokens, decoded: Tokens) -> tuple[list[Tokens], list[Tokens]]:
         """Encoder and decoder tokens of the first and of the second images of all pairs."""
         half = len(decoded.layers) // 2
         layers = decoded.layers[:half], decoded.layers[half:]
@@ -250,43 +246,22 @@ class DUSt3RBackbone(Backbone):
             return expand_points(maps[..., :3]), 1 + maps[..., 3].exp()
 
     def reconstruct(self, prediction: GeometryPrediction) -> Reconstruction:
-        """Scene in the frame of the reference and the unit of its surest pair.
+        """Scene in the frame of the reference and the unit of its surest pair, see `join_star`.
 
-        Each pair (0, i) has its own unit. It is brought to that of the pair whose map of the reference is surest, by
-        the median ratio of the reference's points in the two, weighted with the logarithm of the confidence. The
-        reference then gets the mean of its maps, weighted with the confidence, which evens out their noise. View i gets
-        its points from the pair (0, i). The similarity that brings its points of the pair (i, 0), which are in its own
-        camera, onto them is its pose, and scales its local points. So `points` and the moved `local_points` are two
-        predictions that agree up to noise. Focal lengths are those of the local points.
+        A view has the confidence of its points, and the reference the mean over its pairs. `points` and the moved
+        `local_points` are two predictions that agree up to noise. Focal lengths are those of the local points.
         """
-        points, confidence = prediction['pair_points'], prediction['pair_confidence']
-        count = points.shape[1] // 2
-        surety = confidence.log().nan_to_num(0.0, posinf=0.0)
-        reference, others = points[:, :count, 0], points[:, :count, 1]  # (B, V - 1, H, W, 3)
-        scene = torch.arange(len(points), device=points.device)
-        surest = surety[:, :count, 0].mean((-2, -1)).argmax(1)
-        target = reference[scene, surest][:, None].expand_as(reference)
-        weight = (surety[:, :count, 0] * surety[scene, surest, 0][:, None]).sqrt()
-        scale = scale_between(reference.flatten(2, 3), target.flatten(2, 3), weight.flatten(2))[..., None, None, None]
-        reference, others = reference * scale, others * scale
-
-        share = confidence[:, :count, 0] / confidence[:, :count, 0].sum(1, keepdim=True)
-        reference = (share[..., None] * reference).sum(1, keepdim=True)
-        local = points[:, count:, 0]
-        weight = (surety[:, :count, 1] * surety[:, count:, 0]).sqrt().flatten(2)
-        _, scale = register_points(local.flatten(2, 3), others.flatten(2, 3), weight, with_scale=True)
-        local = local * scale[..., None, None, None]
-        poses, _ = register_points(local.flatten(2, 3), others.flatten(2, 3), weight)
-        local_points = torch.cat([reference, local], dim=1)
-        scene_points = torch.cat([reference, others], dim=1)
-        identity = torch.eye(4).to(poses).expand(len(points), 1, 4, 4)
+        confidence = prediction['pair_confidence']
+        points, local_points, camera_to_world = join_star(prediction['pair_points'], confidence)
+        pairs = confidence.shape[1] // 2
+        reference = confidence[:, :pairs, 0].mean(1, keepdim=True)
         return Reconstruction(
-            points=scene_points,
+            points=points,
             local_points=local_points,
-            confidence=torch.cat([confidence[:, :count, 0].mean(1, keepdim=True), confidence[:, :count, 1]], dim=1),
-            camera_to_world=torch.cat([identity, poses], dim=1),
-            intrinsics=pinhole_intrinsics(focal_from_points(local_points), tuple(points.shape[3:5])),
-            valid=torch.isfinite(scene_points).all(-1) & torch.isfinite(local_points).all(-1),
+            confidence=torch.cat([reference, confidence[:, :pairs, 1]], dim=1),
+            camera_to_world=camera_to_world,
+            intrinsics=pinhole_intrinsics(focal_from_points(local_points), tuple(points.shape[2:4])),
+            valid=torch.isfinite(points).all(-1) & torch.isfinite(local_points).all(-1),
         )
 
     def encoder_modules(self) -> list[str]:
@@ -308,54 +283,6 @@ class DUSt3RBackbone(Backbone):
         if not any(name.startswith('dec_blocks2.') for name in state):
             state |= rename({n: v for n, v in state.items() if n.startswith('dec_blocks.')}, SECOND_DECODER)
         return rename(state, OFFICIAL_NAMES)
-
-
-@MODELS.register_module()
-class MASt3RBackbone(DUSt3RBackbone):
-    """MASt3R: DUSt3R in metres, whose 'dpt' heads also describe pixels for matching.
-
-    The default is MASt3R_ViTLarge_BaseDecoder_512_catmlpdpt_metric; the arguments are those of `DUSt3RBackbone`. Its
-    layout was read in the official code and in the recipe of its training; no official tensors were compared. The
-    descriptors are computed on request alone, see `describe`. Nothing here trains them, so their weights want no
-    gradients.
-
-    Raises:
-        ValueError: if the head is not 'dpt'.
-    """
-
-    descriptor_dim = 24
-
-    def _make_head(self, features: int, hidden: int, level_channels: tuple[int, int, int, int]) -> nn.Module:
-        if self.head != 'dpt':
-            raise ValueError(f"`head` of MASt3RBackbone must be 'dpt', got {self.head!r}")
-        head = super()._make_head(features, hidden, level_channels)
-        describe = DescriptorHead(
-            encoder_dim=self.encoder_dim,
-            decoder_dim=self.decoder_dim,
-            descriptor_dim=self.descriptor_dim,
-            patch_size=self.patch_size,
-        )
-        head['head_local_features'] = describe.requires_grad_(False)
-        return head
-
-    def describe(self, encoded: Tokens, decoded: Tokens) -> GeometryPrediction:
-        """Local features of both images of every pair, in the order of `regress`.
-
-        Returns:
-            `pair_descriptors` (B, P, 2, H, W, D) of unit length and `pair_descriptor_confidence` (B, P, 2, H, W),
-            above 0.
-        """
-        descriptors, confidence = [], []
-        for name, before, after in zip(HEADS, *self._split_pairs(encoded, decoded), strict=True):
-            with torch.autocast(after.patches.device.type, enabled=False):
-                tokens = (side.patches.flatten(0, 1).to(self.dec_norm.weight.dtype) for side in (before, after))
-                found = getattr(self, name)['head_local_features'](*tokens, after.grid)
-            descriptors.append(found[0].unflatten(0, after.patches.shape[:2]))
-            confidence.append(found[1].unflatten(0, after.patches.shape[:2]))
-        return {
-            'pair_descriptors': torch.stack(descriptors, dim=2),
-            'pair_descriptor_confidence': torch.stack(confidence, dim=2),
-        }
 
 
 def _attend(block: DecoderBlock, x: Tensor, context: Tensor, rope: RotaryTable, context_rope: RotaryTable) -> Tensor:
