@@ -64,7 +64,7 @@ class Pi3Criterion(BaseModule):
         """Weighted terms of a batch; they add up to the loss.
 
         Args:
-            prediction: `local_points` (B, V, H, W, 3), `camera_to_world` (B, V, 4, 4), `confidence_logits` (B, V, H, W).
+            prediction: `local_points` (B, V, H, W, 3), `camera_to_world` (B, V, 4, 4) and `confidence_logits`.
             target: the scenes, any frame and scale, (B, V, ...).
 
         Returns:
