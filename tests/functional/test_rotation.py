@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from pano3d.functional.rotation import matrix_to_quaternion, quaternion_to_matrix
+from pano3d.functional.rotation import matrix_to_quaternion, nearest_rotation, quaternion_to_matrix
 
 
 def test_quaternion_to_matrix_equals_scipy_for_any_length():
@@ -49,3 +49,46 @@ def test_wrong_shapes_are_named():
         quaternion_to_matrix(torch.zeros(2, 3))
     with pytest.raises(ValueError, match=r'`matrix` must have shape \(\.\.\., 3, 3\), got \(3, 4\)'):
         matrix_to_quaternion(torch.zeros(3, 4))
+
+
+def random_matrices(count, seed=0):
+    return torch.randn(count, 3, 3, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_no_sampled_rotation_is_nearer():
+    """Half of random matrices have a negative determinant: their nearest orthogonal matrix is a reflection."""
+    matrices = random_matrices(20)
+    found = nearest_rotation(matrices)
+    torch.testing.assert_close(found @ found.transpose(1, 2), torch.eye(3).double().expand(20, 3, 3))
+    torch.testing.assert_close(torch.linalg.det(found), torch.ones(20).double())
+    sampled = torch.from_numpy(Rotation.random(20000, random_state=0).as_matrix())
+    distance = (found - matrices).square().sum((1, 2))
+    for matrix, ours in zip(matrices, distance, strict=True):
+        best = (sampled - matrix).square().sum((1, 2)).min()
+        assert ours <= best
+        assert best - ours < 0.1  # the samples are dense enough to say so
+
+
+def test_rotations_are_their_own_nearest():
+    rotations = torch.from_numpy(Rotation.random(10, random_state=1).as_matrix())
+    torch.testing.assert_close(nearest_rotation(3 * rotations), rotations)
+
+
+def test_gradient_of_the_nearest_rotation_equals_finite_differences():
+    assert torch.autograd.gradcheck(nearest_rotation, (random_matrices(6, seed=2).requires_grad_(),))
+    # equal singular values, where the gradient of the decomposition itself is infinite
+    rotations = torch.from_numpy(Rotation.random(3, random_state=3).as_matrix())
+    assert torch.autograd.gradcheck(nearest_rotation, (rotations.requires_grad_(),))
+
+
+def test_nearest_rotation_to_nothing_is_finite():
+    matrix = torch.zeros(3, 3, requires_grad=True)
+    found = nearest_rotation(matrix)
+    found.sum().backward()
+    assert torch.linalg.det(found).item() == pytest.approx(1)
+    assert matrix.grad.isfinite().all()
+
+
+def test_nearest_rotation_needs_matrices():
+    with pytest.raises(ValueError, match=r'must have shape \(\.\.\., 3, 3\), got \(9,\)'):
+        nearest_rotation(torch.zeros(9))

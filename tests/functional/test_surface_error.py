@@ -1,12 +1,19 @@
 """Oracles: the definitions written as loops over pixels, and surfaces whose error is known."""
 
 import itertools
+import math
 
 import numpy as np
 import pytest
 import torch
 
-from pano3d.functional.surface_error import gradient_error, normal_error
+from pano3d.functional.surface_error import (
+    corner_angle_error,
+    corner_normals,
+    depth_edges,
+    gradient_error,
+    normal_error,
+)
 
 SHAPE = (2, 9, 11)
 
@@ -104,3 +111,56 @@ def test_invalid_pixels_reach_neither_value_nor_gradient(error, tail):
 def test_nothing_valid_gives_zero(error, tail):
     prediction, target, valid = random_maps(*tail)
     assert error(prediction, target, torch.zeros_like(valid), scales=2).item() == 0
+
+
+def tilted_plane(slope, size=(6, 8)):
+    """z = 2 + slope * x over a regular grid, (1, H, W, 3)."""
+    y, x = torch.meshgrid(torch.arange(size[0], dtype=torch.float64), torch.arange(size[1]).double(), indexing='ij')
+    return torch.stack([x, y, 2 + slope * x], dim=-1)[None]
+
+
+@pytest.mark.parametrize(('degrees', 'expected'), [(0.5, 1), (2, 2), (10, 10), (45, 45), (89, 89)])
+def test_angle_between_planes_by_hand(degrees, expected):
+    """Four corners of the same angle; below one degree it counts as one, below three as a square."""
+    plane = tilted_plane(math.tan(math.radians(degrees)))
+    valid = torch.ones(plane.shape[:3], dtype=torch.bool)
+    angle, width = math.radians(expected), math.radians(3)
+    each = angle**2 / (2 * width) if angle < width else angle - width / 2
+    found = corner_angle_error(plane, tilted_plane(0), valid).item()
+    assert found == pytest.approx(4 * each / (4 * 8), rel=1e-6)
+
+
+def test_corner_normals_equal_cross_products():
+    points = torch.randn(1, 3, 4, 3)
+    (a, b), (c, d) = points[0, 1:3, 2:4]
+    expected = [
+        torch.linalg.cross(*edges) for edges in ((b - a, c - a), (d - b, a - b), (c - d, b - d), (a - c, d - c))
+    ]
+    torch.testing.assert_close(corner_normals(points)[:, 0, 1, 2], torch.stack(expected))
+
+
+def test_corners_need_three_valid_pixels():
+    """Of 2x2 pixels with one missing, a single corner remains."""
+    plane = tilted_plane(1.0, size=(2, 2)).requires_grad_()
+    valid = torch.tensor([[[True, True], [True, False]]])
+    truth = torch.where(valid[..., None], tilted_plane(0, size=(2, 2)), float('nan'))
+    error = corner_angle_error(plane, truth, valid)
+    assert error.item() == pytest.approx((math.radians(45) - math.radians(1.5)) / 8, rel=1e-6)
+    error.backward()
+    assert plane.grad.isfinite().all()
+    assert not plane.grad[~valid].any()
+
+
+def test_coinciding_points_have_finite_gradients():
+    points = torch.zeros(1, 3, 3, 3, requires_grad=True)
+    corner_angle_error(points, tilted_plane(0, size=(3, 3)).float(), torch.ones(1, 3, 3, dtype=torch.bool)).backward()
+    assert points.grad.isfinite().all()
+
+
+def test_depth_edges_by_hand():
+    depth = torch.full((1, 3, 6), 2.0)
+    depth[..., 3:] = 2.1  # 5 % and 4.8 %
+    columns = [False, False, True, True, False, False]
+    assert depth_edges(depth, tolerance=0.03)[0].tolist() == [columns] * 3
+    columns[3] = False
+    assert depth_edges(depth, tolerance=0.049)[0].tolist() == [columns] * 3

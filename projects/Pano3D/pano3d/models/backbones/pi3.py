@@ -33,8 +33,8 @@ class Pi3Backbone(Pi3Trunk):
         head_heads: attention heads of each head.
         dense_channels: channels of the tokens that the point and the confidence head read.
         camera_channels: channels of the tokens that the camera head reads.
-        frozen: of 'point', 'camera', 'confidence' those that are not trained and let no gradient through. The official
-            training learns the confidence in a last stage of its own, `frozen=('point', 'camera')`.
+        frozen: of 'decoder', 'point', 'camera' and 'confidence' those that are not trained and let no gradient through.
+            The official training learns the confidence in a last stage of its own, with all else frozen.
         checkpoint_activations: recompute activations in the backward pass: less memory, more time.
         init_cfg: `dict(type='Pretrained', checkpoint=...)` loads an official file.
 

@@ -130,6 +130,7 @@ class Pi3Trunk(Backbone):
     def parts(self) -> dict[str, tuple[str, ...]]:
         """What `frozen` may name -> its submodules and parameters."""
         return {
+            'decoder': ('register_token', 'decoder'),
             'point': ('point_decoder', 'point_head'),
             'camera': ('camera_decoder', 'camera_head'),
             'confidence': ('conf_decoder', 'conf_head'),
@@ -163,7 +164,8 @@ class Pi3Trunk(Backbone):
 
     def decode(self, encoded: Tokens) -> Tokens:
         """Last two states of the decoder (B, V, h * w, 2 C); `layers`: the same with the register tokens first."""
-        within, across = deque(self.decoder_states(encoded), maxlen=2)
+        with self.learning('decoder'):
+            within, across = deque(self.decoder_states(encoded), maxlen=2)
         last = torch.cat([within, across], dim=-1)
         return Tokens(last[:, :, self.decoder_registers :], encoded.grid, (last,))
 

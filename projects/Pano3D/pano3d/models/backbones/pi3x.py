@@ -61,8 +61,8 @@ class Pi3XBackbone(Pi3Trunk):
         metric_channels: channels of the token that the metric scale is read from.
         multimodal: build what reads `GeometryConditions`; without it those weights of a file are left out.
         pose_layers: decoder blocks after which known poses come in; what a shorter decoder lacks is ignored.
-        frozen: of 'point', 'camera', 'confidence', 'metric' and 'conditions' those that are not trained. Frozen heads
-            let no gradient through.
+        frozen: of 'decoder', 'point', 'camera', 'confidence', 'metric' and 'conditions' those that are not trained. All
+            but the last let no gradient through either.
         checkpoint_activations: recompute activations in the backward pass: less memory, more time.
         init_cfg: `dict(type='Pretrained', checkpoint=...)` loads an official file.
 

@@ -71,8 +71,16 @@ class GeometryConditions:
         }
         for name, shape in shapes.items():
             value = getattr(self, name)
-            if value is not None and tuple(value.shape) != shape:
+            if value is None:
+                continue
+            if tuple(value.shape) != shape:
                 raise ValueError(f'`{name}` must have shape {shape} beside these images, got {tuple(value.shape)}')
+            if name.endswith('_views') and value.dtype != torch.bool:
+                raise ValueError(f'`{name}` must be bool, got {value.dtype}')
+            if name in ('intrinsics', 'rays', 'camera_to_world') and not value.isfinite().all():
+                raise ValueError(
+                    f'`{name}` must be finite; where it is unknown put any finite value and say so in the mask of views'
+                )
 
     def known_depth(self) -> tuple[Tensor, Tensor]:
         """Depth (B, V, H, W), 0 where unknown, over its mean, and that mean (B,); 1 without any known depth."""
@@ -97,9 +105,10 @@ class GeometryConditions:
         Lengths are over the mean known depth; without depth over the mean distance of the other cameras.
         """
         poses = relative_to_first(self.camera_to_world)
-        posed = torch.ones(poses.shape[:2], dtype=torch.bool, device=poses.device)
-        if self.pose_views is not None:
-            posed = self.pose_views & (self.pose_views.sum(1, keepdim=True) > 1)
+        posed = self.pose_views
+        if posed is None:
+            posed = torch.ones(poses.shape[:2], dtype=torch.bool, device=poses.device)
+        posed = posed & (posed.sum(1, keepdim=True) > 1)
         if self.depth is not None:
             scale = self.known_depth()[1]
         else:
