@@ -22,8 +22,8 @@ class ResidualConvUnit(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         rectified = F.relu(x)
-        residual = self.conv2(F.relu(self.conv1(rectified)))
-        return residual + (rectified if self.rectified_skip else x)
+        residual = self.conv2(F.relu(self.conv1(rectified), inplace=True))
+        return residual.add_(rectified if self.rectified_skip else x)
 
 
 class FeatureFusion(nn.Module):
@@ -45,7 +45,7 @@ class FeatureFusion(nn.Module):
     def forward(self, x: Tensor, *, skip: Tensor | None = None, size: tuple[int, int]) -> Tensor:
         """Coarse map (N, C, h, w) and optionally a skip of the same shape -> (N, C, *size)."""
         if skip is not None:
-            x = x + self.resConfUnit1(skip)
+            x = self.resConfUnit1(skip).add_(x)
         # the 1x1 convolution commutes with the resizing and is cheaper before it
         return resize(self.out_conv(self.resConfUnit2(x)), size)
 

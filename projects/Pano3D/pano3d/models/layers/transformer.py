@@ -34,17 +34,27 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, rope: RotaryTable | None = None) -> Tensor:
         """Attend over L; `rope` turns queries and keys."""
+        return self.proj(self._attend(x, rope))
+
+    def _attend(self, x: Tensor, rope: RotaryTable | None) -> Tensor:
+        """Apart from the projection, so that queries, keys and values are freed before it."""
         query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4)
-        query, key = self.q_norm(query), self.k_norm(key)
-        if rope is not None:
-            query, key = rotate(query, rope), rotate(key, rope)
+        query = _turn(self.q_norm(query), rope)
+        key = _turn(self.k_norm(key), rope)
         # norm and rotation run in float32 under autocast
         attended = F.scaled_dot_product_attention(query.to(value.dtype), key.to(value.dtype), value)
-        return self.proj(attended.transpose(1, 2).flatten(2))
+        return attended.transpose(1, 2).flatten(2)
+
+
+def _turn(x: Tensor, rope: RotaryTable | None) -> Tensor:
+    return x if rope is None else rotate(x, rope)
 
 
 class Mlp(nn.Module):
-    """Linear, exact GELU, linear."""
+    """Linear, exact GELU, linear.
+
+    Without gradients the GELU overwrites its input, which is the largest tensor of a transformer block.
+    """
 
     def __init__(self, *, dim: int, hidden_dim: int, out_dim: int) -> None:
         super().__init__()
@@ -52,7 +62,8 @@ class Mlp(nn.Module):
         self.fc2 = nn.Linear(hidden_dim, out_dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(F.gelu(self.fc1(x)))
+        hidden = self.fc1(x)
+        return self.fc2(F.gelu(hidden) if hidden.requires_grad else torch.ops.aten.gelu_(hidden))
 
 
 class LayerScale(nn.Module):
