@@ -87,15 +87,7 @@ class ScenePanopticMetric(ProtocolMetric):
     def summarize(self, states: list[PanopticCounts]) -> dict[str, float]:
         if self.protocol != 'pq_scene_mean':
             states = [reduce(operator.add, states)]
-        scores = torch.stack([panoptic_quality(counts) for counts in states])  # (scenes, 3, classes)
-        metrics: dict[str, float] = {}
-        for suffix, members in self._groups(scores.shape[-1]).items():
-            means = scores[..., members].nanmean(-1).nanmean(0).tolist()
-            metrics |= {f'{name}{suffix}': mean for name, mean in zip(('PQ', 'SQ', 'RQ'), means, strict=True)}
-        if self.per_class:
-            per_class = scores[:, 0].nanmean(0).tolist()
-            metrics |= {f'PQ/{name}': pq for name, pq in zip(self.label_space.names, per_class, strict=False)}
-        return metrics
+        return panoptic_scores(states, self.label_space, per_class=self.per_class)
 
     def _count_image(self, predicted: PanopticMap, gt: PanopticMap) -> PanopticCounts:
         return self.count(
@@ -106,8 +98,21 @@ class ScenePanopticMetric(ProtocolMetric):
             is_stuff=self.label_space.is_stuff.to(gt.category.device),
         ).to('cpu')
 
-    def _groups(self, num_columns: int) -> dict[str, Tensor]:
-        """Members of each group among the columns of the scores; a column after the classes is void as a class."""
-        is_stuff = self.label_space.is_stuff
-        is_stuff = torch.cat([is_stuff, is_stuff.new_ones(num_columns - len(is_stuff))])
-        return {'': torch.ones_like(is_stuff), '_things': ~is_stuff, '_stuff': is_stuff}
+
+def panoptic_scores(states: list[PanopticCounts], label_space: LabelSpace, *, per_class: bool) -> dict[str, float]:
+    """Means over the classes and then over the states of PQ, SQ and RQ: of all classes, things and stuff."""
+    scores = torch.stack([panoptic_quality(counts) for counts in states])  # (scenes, 3, classes)
+    metrics: dict[str, float] = {}
+    for suffix, members in _groups(label_space.is_stuff, scores.shape[-1]).items():
+        means = scores[..., members].nanmean(-1).nanmean(0).tolist()
+        metrics |= {f'{name}{suffix}': mean for name, mean in zip(('PQ', 'SQ', 'RQ'), means, strict=True)}
+    if per_class:
+        pq = scores[:, 0].nanmean(0).tolist()
+        metrics |= {f'PQ/{name}': value for name, value in zip(label_space.names, pq, strict=False)}
+    return metrics
+
+
+def _groups(is_stuff: Tensor, num_columns: int) -> dict[str, Tensor]:
+    """Members of each group among the columns of the scores; a column after the classes is void as a class."""
+    is_stuff = torch.cat([is_stuff, is_stuff.new_ones(num_columns - len(is_stuff))])
+    return {'': torch.ones_like(is_stuff), '_things': ~is_stuff, '_stuff': is_stuff}

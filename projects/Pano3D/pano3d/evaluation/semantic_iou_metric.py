@@ -56,7 +56,7 @@ class SemanticIoUMetric(ProtocolMetric):
         super().__init__(prefix=f'{self.label_space.name}/{name}/pixels', collect_device=collect_device)
 
     def scene_state(self, sample: Mapping[str, Any]) -> SemanticCounts:
-        predicted = self._predicted_category(sample)
+        predicted = predicted_category(sample, self.label_space, self.read_out)
         gt = gt_panoptic(sample, self.label_space).category.to(predicted.device)
         return semantic_counts(predicted=predicted, gt=gt, num_classes=self.label_space.num_classes).to('cpu')
 
@@ -65,25 +65,40 @@ class SemanticIoUMetric(ProtocolMetric):
         iou = class_iou(counts, count_gt_void=self.rules == 'siu3r')
         if self.rules == 'siu3r':
             iou = iou.nan_to_num(nan=0.0)
-        metrics = {
-            'mIoU': float(iou.nanmean()),
-            'mAcc': float(class_accuracy(counts).nanmean()),
-            'Acc': float(overall_accuracy(counts)),
-        }
+        metrics = semantic_scores(counts) | {'mIoU': float(iou.nanmean())}
         if self.per_class:
             metrics |= {f'IoU/{name}': value for name, value in zip(self.label_space.names, iou.tolist(), strict=True)}
         return metrics
 
-    def _predicted_category(self, sample: Mapping[str, Any]) -> Tensor:
-        if self.read_out == 'panoptic':
-            return required(sample, 'pred_panoptic', PanopticMap).category
-        probabilities = required(sample, 'pred_semantic', Tensor)
-        if probabilities.ndim != 4 or probabilities.shape[1] != self.label_space.num_classes:
-            raise ValueError(
-                f'`pred_semantic` must have shape (V, {self.label_space.num_classes}, H, W), '
-                f'got {tuple(probabilities.shape)}'
-            )
-        best, category = probabilities.max(1)
-        if best.isnan().any():
-            raise ValueError(f'`pred_semantic` is nan at {int(best.isnan().sum())} of {best.numel()} pixels')
-        return category
+
+def predicted_category(sample: Mapping[str, Any], label_space: LabelSpace, read_out: str) -> Tensor:
+    """Class of every pixel: the most probable of `pred_semantic`, or the category of `pred_panoptic`, -1 = void.
+
+    Raises:
+        ValueError: if the field is missing or does not fit the label space, or a probability is nan.
+    """
+    if read_out == 'panoptic':
+        return required(sample, 'pred_panoptic', PanopticMap).category
+    return class_probabilities(sample, label_space).argmax(1)
+
+
+def class_probabilities(sample: Mapping[str, Any], label_space: LabelSpace) -> Tensor:
+    """`pred_semantic` (V, C, H, W); errors as `predicted_category`."""
+    probabilities = required(sample, 'pred_semantic', Tensor)
+    if probabilities.ndim != 4 or probabilities.shape[1] != label_space.num_classes:
+        raise ValueError(
+            f'`pred_semantic` must have shape (V, {label_space.num_classes}, H, W), got {tuple(probabilities.shape)}'
+        )
+    wrong = probabilities.amax(1).isnan()
+    if wrong.any():
+        raise ValueError(f'`pred_semantic` is nan at {int(wrong.sum())} of {wrong.numel()} pixels')
+    return probabilities
+
+
+def semantic_scores(counts: SemanticCounts) -> dict[str, float]:
+    """mIoU, mAcc and Acc by the rules of ScanNet."""
+    return {
+        'mIoU': float(class_iou(counts).nanmean()),
+        'mAcc': float(class_accuracy(counts).nanmean()),
+        'Acc': float(overall_accuracy(counts)),
+    }

@@ -96,7 +96,9 @@ def point_instance_matches(
         ValueError: if shapes differ, a category is outside the label space, an instance id is negative, or a score is
             not finite.
     """
-    _check_proposals(masks, category, score, gt_category, gt_instance, is_stuff)
+    if gt_category.ndim != 1:
+        raise ValueError(f'`gt_category` must have shape (N,), got {tuple(gt_category.shape)}')
+    check_proposals(masks, category, score, gt_category, gt_instance, is_stuff)
     is_thing = torch.cat([~is_stuff, is_stuff.new_zeros(1)])  # the last entry answers for void, -1
     gt_class, index = segments_of(torch.where(is_thing[gt_category], gt_category, -1), gt_instance)
     overlap = _overlaps(masks, index + 1, len(gt_class) + 1)  # column 0: void and stuff
@@ -147,6 +149,35 @@ def interpolated_average_precision(matches: InstanceMatches) -> Tensor:
         reached = torch.searchsorted(recall, levels.expand(len(recall), -1).contiguous())
         values[c] = envelope.gather(1, reached).mean(1)
     return values
+
+
+def check_proposals(
+    masks: Tensor, category: Tensor, score: Tensor, gt_category: Tensor, gt_instance: Tensor, is_stuff: Tensor
+) -> None:
+    """Raise a ValueError unless masks (K, ...) with category and score (K,) fit ground truth (...) of C classes."""
+    if masks.dtype != torch.bool or masks.shape[1:] != gt_category.shape:
+        raise ValueError(
+            f'`masks` must be bool, of the size of `gt_category`, {tuple(gt_category.shape)}, '
+            f'got {masks.dtype} {tuple(masks.shape)}'
+        )
+    for name, tensor, shape in (
+        ('category', category, masks.shape[:1]),
+        ('score', score, masks.shape[:1]),
+        ('gt_instance', gt_instance, gt_category.shape),
+    ):
+        if tensor.shape != shape:
+            raise ValueError(f'`{name}` must have shape {tuple(shape)}, got {tuple(tensor.shape)}')
+    for name, tensor in (('category', category), ('gt_category', gt_category)):
+        if tensor.numel() and not -1 <= tensor.min() <= tensor.max() < len(is_stuff):
+            raise ValueError(
+                f'`{name}` must lie in [-1, {len(is_stuff) - 1}] for {len(is_stuff)} classes, '
+                f'got [{tensor.min()}, {tensor.max()}]'
+            )
+    if gt_instance.numel() and gt_instance.min() < 0:
+        raise ValueError(f'`gt_instance` must not be negative, got {gt_instance.min()}')
+    if not score.isfinite().all():
+        wrong = int((~score.isfinite()).sum())
+        raise ValueError(f'`score` must be finite; it is not for {wrong} of {len(score)} masks')
 
 
 def _match(
@@ -215,28 +246,3 @@ def _curve(matches: InstanceMatches, c: int) -> tuple[Tensor, Tensor]:
     )
     rows = torch.cat([last.new_ones(1), last])
     return right[rows], wrong[rows]
-
-
-def _check_proposals(
-    masks: Tensor, category: Tensor, score: Tensor, gt_category: Tensor, gt_instance: Tensor, is_stuff: Tensor
-) -> None:
-    if masks.dtype != torch.bool or gt_category.ndim != 1 or masks.shape != (len(category), len(gt_category)):
-        raise ValueError(
-            f'`masks` must be bool (K, N) beside `category` (K,) and `gt_category` (N,), got {masks.dtype} '
-            f'{tuple(masks.shape)} beside {tuple(category.shape)} and {tuple(gt_category.shape)}'
-        )
-    for name, tensor, other in (('score', score, category), ('gt_instance', gt_instance, gt_category)):
-        if tensor.shape != other.shape:
-            raise ValueError(f'`{name}` must have shape {tuple(other.shape)}, got {tuple(tensor.shape)}')
-    for name, tensor in (('category', category), ('gt_category', gt_category)):
-        if tensor.numel() and not -1 <= tensor.min() <= tensor.max() < len(is_stuff):
-            raise ValueError(
-                f'`{name}` must lie in [-1, {len(is_stuff) - 1}] for {len(is_stuff)} classes, '
-                f'got [{tensor.min()}, {tensor.max()}]'
-            )
-    if gt_instance.numel() and gt_instance.min() < 0:
-        raise ValueError(f'`gt_instance` must not be negative, got {gt_instance.min()}')
-    if not score.isfinite().all():
-        raise ValueError(
-            f'`score` must be finite; it is not for {int((~score.isfinite()).sum())} of {len(score)} masks'
-        )

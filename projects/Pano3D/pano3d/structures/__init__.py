@@ -1,8 +1,9 @@
 """Value types: what flows between data, model, evaluation and pictures."""
 
 from .label_space import LabelSpace
+from .mask_proposals import MaskProposals
 from .panoptic_map import VOID, PanopticMap
 from .reconstruction import Reconstruction
 from .scene_sample import SceneSample
 
-__all__ = ['VOID', 'LabelSpace', 'PanopticMap', 'Reconstruction', 'SceneSample']
+__all__ = ['VOID', 'LabelSpace', 'MaskProposals', 'PanopticMap', 'Reconstruction', 'SceneSample']

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from .mask_proposals import MaskProposals
 from .panoptic_map import PanopticMap
 from .reconstruction import Reconstruction
 
@@ -22,6 +23,7 @@ class SceneSample(BaseDataElement):
         pred_semantic: class probabilities (V, C, H, W), the marginal over the queries.
         pred_segments: list of dict(instance=int, category=int, score=float), one per segment of `pred_panoptic`
             (stuff segments have instance 0).
+        pred_proposals: `MaskProposals` over the pixels or points, of systems whose masks overlap.
         images: (V, 3, H, W), RGB in [0, 1], for pictures.
     """
 
@@ -31,6 +33,7 @@ class SceneSample(BaseDataElement):
     pred_reconstruction: Reconstruction
     pred_semantic: Tensor
     pred_segments: list[dict[str, int | float]]
+    pred_proposals: MaskProposals
     images: Tensor
 
     # mmengine's versions reach plain tensors only, and would leave geometry and labels behind without a word.
