@@ -274,12 +274,7 @@ class MUSt3RBackbone(OnlineBackbone):
 
     def translate_official(self, content: object, path: Path) -> dict[str, Tensor]:
         """Released files hold two state dicts, `encoder` and `decoder`; one with these prefixes is taken too."""
-        if isinstance(content, dict) and all(isinstance(content.get(part), dict) for part in PARTS):
-            state = {
-                f'{part}.{name}': value for part in PARTS for name, value in tensors_of(content[part], path).items()
-            }
-        else:
-            state = tensors_of(content, path)
+        state = tensors_of(content, path, parts=PARTS)
         in_file = any(name.startswith('decoder.feedback_') for name in state)
         ours = 'decoder.image2_embed' in state  # what another file is, the comparison by name says
         if ours and in_file != (self.decoder.feedback_layer is not None):

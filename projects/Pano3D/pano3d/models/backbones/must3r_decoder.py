@@ -58,7 +58,7 @@ class MemoryBlock(DecoderBlock):
             keys: (B, M, C), one copy for all views.
             values: (B, M, C).
             rope: rotations of the N tokens in the self-attention.
-            mask: (V * N, M), bool; False hides a key.
+            mask: (V * N, M), added to the logits.
         """
         attended = self.attn(self.norm1(x).flatten(0, 1), rope)
         x = x + attended.view(x.shape)
@@ -168,9 +168,10 @@ class MUSt3RDecoder(nn.Module):
 
     @staticmethod
     def _masks(memory: MUSt3RMemory | None, stacks: Sequence[Tokens], *, causal: bool) -> list[Tensor] | list[None]:
-        """Per stack (V * N, M + T), which keys of the memory and of the T tokens of the call its tokens see.
+        """Per stack (V * N, M + T), 0 for the keys of the memory and of the call that its tokens see, else -inf.
 
-        No view sees itself, unless it is all there is.
+        No view sees itself, unless it is all there is. A mask of type bool would be made such numbers anew, and these
+        kept for the backward pass, in every block.
         """
         if count_views(stacks) == 1:
             return [None]
@@ -180,7 +181,10 @@ class MUSt3RDecoder(nn.Module):
         visible = key_views < views[:, None] if causal else key_views != views[:, None]
         if causal and memory is None:
             visible |= (views[:, None] == 0) & (key_views == 1)
-        return list(visible.split([stack.patches.shape[1] * stack.patches.shape[2] for stack in stacks]))
+        like, device = stacks[0].patches, views.device.type
+        dtype = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else like.dtype
+        mask = torch.zeros(visible.shape, dtype=dtype, device=views.device).masked_fill_(~visible, -torch.inf)
+        return list(mask.split([stack.patches.shape[1] * stack.patches.shape[2] for stack in stacks]))
 
 
 def count_views(stacks: Sequence[Tokens]) -> int:

@@ -73,7 +73,3 @@ class MUSt3RMemory:
             self.labels.to(device, non_blocking=non_blocking),
             self.num_images,
         )
-
-    def detach(self) -> MUSt3RMemory:
-        """The same values without gradients."""
-        return MUSt3RMemory(tuple(layer.detach() for layer in self.layers), self.labels, self.num_images)

@@ -100,7 +100,7 @@ class CrossAttention(nn.Module):
             keys: (N, M, C), from `project`.
             values: (N, M, C), from `project`.
             ropes: rotations of the queries and of the keys.
-            mask: bool, broadcastable to (N, heads, L, M); False hides a key.
+            mask: broadcastable to (N, heads, L, M); bool, False hides a key, or numbers to add to the logits.
         """
         query, key, value = (
             tokens.unflatten(-1, (self.num_heads, -1)).transpose(1, 2) for tokens in (self.projq(x), keys, values)
