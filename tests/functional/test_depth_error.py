@@ -110,3 +110,15 @@ def test_view_without_ground_truth_is_undefined_and_changes_no_other() -> None:
 def test_refuses(changed: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         depth_errors(**({'alignment': 'view'} | random_depth() | changed))
+
+
+def test_lower_median_and_no_clipping() -> None:
+    gt = torch.tensor([1.0, 2.0, 3.0, 4.0]).reshape(1, 2, 2)
+    predicted = torch.tensor([1.0, -1.0, 2.0, 2000.0]).reshape(1, 2, 2)
+    errors = depth_errors(predicted=predicted, gt=gt, valid=gt > 0, alignment='view', median='lower', clip=None)
+    assert float(errors.scale) == 2.0, 'the second of four'
+    relative = [1, 2, 1 / 3, (4000 - 4) / 4]
+    assert float(errors.abs_rel) == pytest.approx(sum(relative) / 4)
+    assert float(errors.inlier_ratio) == 0.0, 'negative depth is no inlier'
+    with pytest.raises(ValueError, match=r"`median` must be 'middle' or 'lower', got 'upper'"):
+        depth_errors(predicted=gt, gt=gt, valid=gt > 0, alignment='view', median='upper')  # type: ignore[arg-type]
