@@ -104,7 +104,7 @@ class DownstreamLinearHead(LinearHead):
 
 
 class PlainDUSt3R(nn.Module):
-    """Two images (N, 3, H, W) in [0, 1], of any two sizes -> their points in the first camera, with confidences."""
+    """Pairs of images in [0, 1] -> the points of both in the first camera, with confidences."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class PlainDUSt3R(nn.Module):
         head: str = 'dpt',
         dense_channels: tuple[int, ...] = (96, 192, 384, 768),
         dense_features: int = 256,
-        dense_last_dim: int = 128,
+        dense_hidden: int = 128,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
@@ -145,7 +145,7 @@ class PlainDUSt3R(nn.Module):
             if head == 'linear':
                 return DownstreamLinearHead(decoder_dim, 4, patch_size)
             dims = (encoder_dim, decoder_dim, decoder_dim, decoder_dim)
-            return DownstreamHead(DPTHead(dims, dense_features, dense_channels, dense_last_dim, patch_size))
+            return DownstreamHead(DPTHead(dims, dense_features, dense_channels, dense_hidden, patch_size))
 
         self.downstream_head1 = downstream_head()
         self.downstream_head2 = downstream_head()
@@ -172,20 +172,14 @@ class PlainDUSt3R(nn.Module):
                 layers2.append(x2)
         return [*layers1, self.dec_norm(x1)], [*layers2, self.dec_norm(x2)]
 
-    def forward(self, image1: Tensor, image2: Tensor) -> dict[str, Tensor]:
-        if image1.shape == image2.shape:
-            tokens, positions = self.encode(torch.cat([image1, image2]))
-            tokens1, tokens2 = tokens.chunk(2)
-            positions1, positions2 = positions.chunk(2)
-        else:
-            tokens1, positions1 = self.encode(image1)
-            tokens2, positions2 = self.encode(image2)
-        layers1, layers2 = self.decode(tokens1, tokens2, positions1, positions2)
-        maps1 = self.downstream_head1(layers1, *image1.shape[-2:])
-        maps2 = self.downstream_head2(layers2, *image2.shape[-2:])
+    def predict(
+        self, side1: tuple[Tensor, Tensor], side2: tuple[Tensor, Tensor], size1: tuple[int, int], size2: tuple[int, int]
+    ) -> dict[str, Tensor]:
+        """From tokens and positions of both images of N pairs, of any two sizes (H, W)."""
+        layers1, layers2 = self.decode(side1[0], side2[0], side1[1], side2[1])
+        maps1 = self.downstream_head1(layers1, *size1)
+        maps2 = self.downstream_head2(layers2, *size2)
         return {
-            'encoded1': tokens1,
-            'encoded2': tokens2,
             'decoded1': layers1[-1],
             'decoded2': layers2[-1],
             'points1': exp_direction(maps1[..., :3]),
@@ -193,3 +187,7 @@ class PlainDUSt3R(nn.Module):
             'points2': exp_direction(maps2[..., :3]),
             'confidence2': 1 + maps2[..., 3].exp(),
         }
+
+    def forward(self, image1: Tensor, image2: Tensor) -> dict[str, Tensor]:
+        """Images (N, 3, H, W) of N pairs."""
+        return self.predict(self.encode(image1), self.encode(image2), image1.shape[-2:], image2.shape[-2:])

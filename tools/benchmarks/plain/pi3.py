@@ -72,7 +72,7 @@ class CameraHead(nn.Module):
 
 
 class PlainPi3(nn.Module):
-    """Images (B, N, 3, H, W) in [0, 1] -> local points, confidence logits, poses, points."""
+    """Images (B, N, 3, H, W) in [0, 1] -> local points, confidence logits, poses."""
 
     def __init__(
         self,
@@ -81,17 +81,17 @@ class PlainPi3(nn.Module):
         position_grid: int = 37,
         embed_dim: int = 1024,
         mlp_ratio: float = 4.0,
-        encoder_register_tokens: int = 4,
+        encoder_registers: int = 4,
         encoder_depth: int = 24,
         encoder_heads: int = 16,
-        register_tokens: int = 5,
+        decoder_registers: int = 5,
         decoder_depth: int = 36,
         decoder_heads: int = 16,
         head_dim: int = 1024,
         head_depth: int = 5,
         head_heads: int = 16,
-        point_dim: int = 1024,
-        camera_dim: int = 512,
+        dense_channels: int = 1024,
+        camera_channels: int = 512,
     ) -> None:
         super().__init__()
         self.patch_size = patch_size
@@ -101,11 +101,11 @@ class PlainPi3(nn.Module):
             encoder_heads,
             patch_size,
             position_grid,
-            encoder_register_tokens,
+            encoder_registers,
             mlp_ratio,
             mask_token=False,
         )
-        self.register_token = nn.Parameter(torch.zeros(1, 1, register_tokens, embed_dim))
+        self.register_token = nn.Parameter(torch.zeros(1, 1, decoder_registers, embed_dim))
         rope = Rope2D()
         self.decoder = nn.ModuleList(
             Block(embed_dim, decoder_heads, mlp_ratio, EPS, rope, qk_norm=True, layer_scale=True)
@@ -115,12 +115,12 @@ class PlainPi3(nn.Module):
         def head_decoder(out_dim: int) -> HeadDecoder:
             return HeadDecoder(2 * embed_dim, head_dim, out_dim, head_depth, head_heads, mlp_ratio, rope)
 
-        self.point_decoder = head_decoder(point_dim)
-        self.point_head = LinearHead(point_dim, 3, patch_size)
-        self.conf_decoder = head_decoder(point_dim)
-        self.conf_head = LinearHead(point_dim, 1, patch_size)
-        self.camera_decoder = head_decoder(camera_dim)
-        self.camera_head = CameraHead(camera_dim)
+        self.point_decoder = head_decoder(dense_channels)
+        self.point_head = LinearHead(dense_channels, 3, patch_size)
+        self.conf_decoder = head_decoder(dense_channels)
+        self.conf_head = LinearHead(dense_channels, 1, patch_size)
+        self.camera_decoder = head_decoder(camera_channels)
+        self.camera_head = CameraHead(camera_channels)
         self.register_buffer('image_mean', torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1))
         self.register_buffer('image_std', torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
 
@@ -155,12 +155,10 @@ class PlainPi3(nn.Module):
         local_points = torch.cat([raw[..., :2] * z, z], dim=-1).view(batch, views, height, width, 3)
         confidence = self.conf_head(confidence_tokens, height, width).view(batch, views, height, width)
         poses = self.camera_head(camera_tokens).view(batch, views, 4, 4)
-        rotation, translation = poses[..., None, None, :3, :3], poses[..., None, None, :3, 3]
         return {
             'encoded': patches.unflatten(0, (batch, views)),
             'decoded': decoded[:, special:].unflatten(0, (batch, views)),
             'local_points': local_points,
-            'confidence': confidence,
+            'confidence_logits': confidence,
             'camera_to_world': poses,
-            'points': (rotation @ local_points[..., None])[..., 0] + translation,
         }
