@@ -288,7 +288,8 @@ def test_rotations_equal_official(folder: Path) -> None:
 
 def test_every_case_of_the_file_is_compared(folder: Path, network_name: str) -> None:
     tensors = read_tensors(folder, CASES[network_name])
-    known = {*_cases(folder, CASES[network_name], f'in/{IMAGES[network_name]}'), 'svd_orthogonalize'}
+    inputs = f'in/{IMAGES[network_name]}', 'in/nine'
+    known = {case for pattern in inputs for case in _cases(folder, CASES[network_name], pattern)}
     assert {name.partition('/')[0] for name in tensors} <= known
 
 
@@ -362,6 +363,8 @@ def test_losses_equal_official(folder: Path, case: str) -> None:
 
 def test_loss_preparation_equals_official(folder: Path) -> None:
     prediction, target, tensors = loss_inputs(folder)
+    if not any(name.startswith('prepared/') for name in tensors):
+        pytest.skip(f'{folder} has no tensors of the preparation')
     truth = normalise_target(target)
     points, poses = normalise_prediction(prediction['local_points'], prediction['camera_to_world'], truth.valid)
     for name, value in {
