@@ -1,6 +1,7 @@
 """Evaluation protocols as mmengine metrics; the mathematics is in `pano3d.functional`."""
 
 from .depth_metric import DepthMetric
+from .iggt_metric import IGGTMetric
 from .image_instance_metric import ImageInstanceMetric
 from .mesh_metric import UniteMeshMetric
 from .point_cloud_metric import PointCloudMetric
@@ -10,10 +11,12 @@ from .point_semantic_metric import PointSemanticMetric
 from .pose_metric import PosePairMetric, TrajectoryMetric
 from .scene_panoptic_metric import ScenePanopticMetric
 from .semantic_iou_metric import SemanticIoUMetric
+from .unposed_instance_metric import UnposedInstanceMetric
 from .voxel_metric import VoxelMetric
 
 __all__ = [
     'DepthMetric',
+    'IGGTMetric',
     'ImageInstanceMetric',
     'PointCloudMetric',
     'PointInstanceMetric',
@@ -24,5 +27,6 @@ __all__ = [
     'SemanticIoUMetric',
     'TrajectoryMetric',
     'UniteMeshMetric',
+    'UnposedInstanceMetric',
     'VoxelMetric',
 ]

@@ -42,7 +42,7 @@ class VoxelMetric(ProtocolMetric):
         ignore_gt_void_voxels: leave out voxels whose ground truth is all void; otherwise what is predicted there is
             wrong.
         min_confidence_quantile: share of the predicted points, those of the lowest confidence, that is dropped.
-        min_points: predicted voxels with fewer points are empty.
+        min_points: voxels with fewer points are empty, in both clouds.
         per_class: also report the IoU of every class.
         collect_device: where mmengine collects states of several processes, 'cpu' or 'gpu'.
     """

@@ -40,7 +40,7 @@ def voxel_counts(
         gt_category: (M,) integer, -1 = void.
         num_classes: C.
         voxel_size: edge, metres; the grid has a corner at the origin.
-        min_points: predicted voxels with fewer points are empty (a filter by density).
+        min_points: voxels with fewer points are empty, in both clouds (a filter by density).
         ignore_gt_void_voxels: leave out the voxels whose ground truth points are all void.
 
     Raises:
@@ -58,7 +58,7 @@ def voxel_counts(
     in_prediction, in_gt = voxel[: len(predicted_points)], voxel[len(predicted_points) :]
 
     predicted = _majority(in_prediction, predicted_category, num_voxels, num_classes, min_points)
-    gt = _majority(in_gt, gt_category, num_voxels, num_classes, 1)
+    gt = _majority(in_gt, gt_category, num_voxels, num_classes, min_points)
     if ignore_gt_void_voxels:
         seen = torch.bincount(in_gt, minlength=num_voxels) > 0
         kept = ~seen | (gt >= 0)
