@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pano3d.conversion.images import AnnotationArchive, check_jpeg, encode_png
+from pano3d.conversion.images import AnnotationArchive, check_jpeg, encode_png, to_millimetres
 
 NOISE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
 
@@ -114,3 +114,9 @@ def test_members_outside_the_archive_are_named(tmp_path: Path) -> None:
             archive.writestr(name, b'')
     with AnnotationArchive(tmp_path / 'a.zip', folder='maps', size=(1, 1)) as archive:
         assert set(archive.unsafe_names()) == {'../up.png', '/root.png', 'maps/../../up.png', 'c:\\up.png'}
+
+
+def test_millimetres() -> None:
+    metres = np.array([1.004, 0.0004, 0.0006, 65.535, 65.536, -1, np.nan, np.inf, 1e300])
+    assert to_millimetres(metres).tolist() == [1004, 0, 1, 65535, 0, 0, 0, 0, 0]
+    assert to_millimetres(np.float32([1.004])).tolist() == [1004]

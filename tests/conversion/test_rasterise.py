@@ -3,7 +3,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pano3d.conversion.rasterise import MeshRasteriser, to_millimetres
+from pano3d.conversion.rasterise import MeshRasteriser
 
 INTRINSICS = np.array([[20.0, 0, 9.5], [0, 24.0, 7.0], [0, 0, 1]])
 SIZE = (20, 15)
@@ -113,9 +113,3 @@ def test_a_mesh_without_faces_shows_nothing() -> None:
 def test_shapes_are_checked(vertices: np.ndarray, faces: np.ndarray, labels: np.ndarray, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         MeshRasteriser(vertices, faces, labels)
-
-
-def test_millimetres() -> None:
-    metres = np.array([1.004, 0.0004, 0.0006, 65.535, 65.536, -1, np.nan, np.inf, 1e300])
-    assert to_millimetres(metres).tolist() == [1004, 0, 1, 65535, 0, 0, 0, 0, 0]
-    assert to_millimetres(np.float32([1.004])).tolist() == [1004]

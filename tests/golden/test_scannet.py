@@ -16,7 +16,8 @@ import pytest
 
 from pano3d.conversion import ConversionSummary, SensReader, convert_scannet
 from pano3d.conversion.annotation import read_label_table
-from pano3d.conversion.rasterise import MeshRasteriser, to_millimetres
+from pano3d.conversion.images import to_millimetres
+from pano3d.conversion.rasterise import MeshRasteriser
 from pano3d.structures import LabelSpace
 
 

@@ -37,12 +37,63 @@ def check_jpeg(data: bytes, size: tuple[int, int]) -> None:
         raise ValueError(f'expected a JPEG image of size {_text(size)}, found {_text(found)}')
 
 
+def read_color(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """A JPEG file of (width, height) as (H, W, 3) uint8, BGR, whatever an EXIF tag says of its orientation.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is no JPEG image of this size or damaged.
+    """
+    data = path.read_bytes()
+    try:
+        check_jpeg(data, size)
+    except ValueError as error:
+        raise ValueError(f'{path}: color image: {error}') from error
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    if image is None:
+        raise ValueError(f'{path}: color image: cannot be decoded. Download it again')
+    return image
+
+
+def read_grey(path: Path, size: tuple[int, int]) -> np.ndarray:
+    """An 8-bit greyscale PNG file of (width, height) as (H, W) uint8.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        ValueError: if it is of another kind or size or damaged.
+    """
+    data = path.read_bytes()
+    bits, color_type = _png_header(data, size, str(path))
+    if (bits, color_type) != (8, 0):
+        raise ValueError(f'{path}: expected greyscale of 8 bits (color type 0), found {bits} bits, type {color_type}')
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None or image.shape != (size[1], size[0]):
+        raise ValueError(f'{path}: the PNG image cannot be decoded. Download it again')
+    return image
+
+
+def encode_jpeg(image: np.ndarray) -> bytes:
+    """A (H, W, 3) uint8 BGR image as JPEG of quality 95."""
+    done, data = cv2.imencode('.jpg', image, [cv2.IMWRITE_JPEG_QUALITY, 95])
+    if not done:
+        raise ValueError(f'cannot encode an image of {image.dtype} and shape {image.shape} as JPEG')
+    return data.tobytes()
+
+
 def encode_png(image: np.ndarray) -> bytes:
     """A (H, W) uint8 or uint16 image as PNG; little compression, which is several times faster than the default."""
     done, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
     if not done:
         raise ValueError(f'cannot encode an image of {image.dtype} and shape {image.shape} as PNG')
     return data.tobytes()
+
+
+def to_millimetres(depth: np.ndarray) -> np.ndarray:
+    """Depth in metres as uint16 millimetres, rounded; 0 where it is not finite, not positive or above 65.535 m."""
+    with np.errstate(invalid='ignore', over='ignore'):
+        rounded = np.rint(np.asarray(depth, np.float64) * 1000)
+    known = (rounded > 0) & (rounded <= 65535)  # false for NaN
+    return np.where(known, rounded, 0).astype(np.uint16)
 
 
 class AnnotationArchive:
@@ -131,14 +182,17 @@ class AnnotationArchive:
             raise ValueError(f'{self._where(frame)}: cannot be read ({error}). Download the archive again') from error
 
     def _check_header(self, frame: int, data: bytes) -> tuple[int, int]:
-        if len(data) < _PNG_HEADER.size or not data.startswith(_PNG_SIGNATURE):
-            raise ValueError(f'{self._where(frame)}: expected a PNG image, found {data[:8]!r}')
-        _, _, _, width, height, bits, color_type = _PNG_HEADER.unpack_from(data)
-        if (width, height) != self._size:
-            raise ValueError(
-                f'{self._where(frame)}: expected an image of size {_text(self._size)}, found {width}x{height}'
-            )
-        return bits, color_type
+        return _png_header(data, self._size, self._where(frame))
+
+
+def _png_header(data: bytes, size: tuple[int, int], where: str) -> tuple[int, int]:
+    """Bits and color type of a PNG image that must have the size (width, height)."""
+    if len(data) < _PNG_HEADER.size or not data.startswith(_PNG_SIGNATURE):
+        raise ValueError(f'{where}: expected a PNG image, found {data[:8]!r}')
+    _, _, _, width, height, bits, color_type = _PNG_HEADER.unpack_from(data)
+    if (width, height) != size:
+        raise ValueError(f'{where}: expected an image of size {_text(size)}, found {width}x{height}')
+    return bits, color_type
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -74,11 +74,3 @@ class MeshRasteriser:
             depth[usable] = hits.depth
             labels[usable] = np.where(hits.face < 0, 0, self._face_labels[hits.face])
         return depth.reshape(height, width), labels.reshape(height, width)
-
-
-def to_millimetres(depth: np.ndarray) -> np.ndarray:
-    """Depth in metres as uint16 millimetres, rounded; 0 where it is not finite, not positive or above 65.535 m."""
-    with np.errstate(invalid='ignore', over='ignore'):
-        rounded = np.rint(np.asarray(depth, np.float64) * 1000)
-    known = (rounded > 0) & (rounded <= 65535)  # false for NaN
-    return np.where(known, rounded, 0).astype(np.uint16)

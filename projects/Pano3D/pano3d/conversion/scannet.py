@@ -26,9 +26,9 @@ from .annotation import (
 )
 from .batch import ConversionSummary, SceneResult, run_scenes
 from .mesh import Mesh, read_mesh
-from .scannet_frames import ConversionReport, store_frames
+from .scannet_frames import store_frames
 from .scannet_scan import Scan, read_axis_alignment, read_splits
-from .scene_store import finished_scene, new_scene, write_scene_record, write_split
+from .scene_store import ConversionReport, finished_scene, new_scene, write_scene_record, write_split
 
 if TYPE_CHECKING:
     from .rasterise import MeshRasteriser

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -13,22 +12,11 @@ import numpy as np
 
 from .images import AnnotationArchive, check_jpeg, encode_png
 from .scannet_scan import Scan
+from .scene_store import ConversionReport
 from .sens import SensFrame, SensReader
 
 if TYPE_CHECKING:
     from .rasterise import MeshRasteriser
-
-
-@dataclass
-class ConversionReport:
-    """What a conversion left out or found odd. Frames are named by their ids."""
-
-    frames_total: int = 0
-    frames_without_pose: list[str] = field(default_factory=list)
-    frames_damaged: list[str] = field(default_factory=list)
-    instance_maps_missing: list[str] = field(default_factory=list)
-    instance_maps_rasterised: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 def store_frames(

@@ -8,6 +8,7 @@ import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,19 @@ SCENE_FORMAT = 'pano3d-scene'
 VERSION = 1
 
 _SCENE_ID = re.compile(r'[A-Za-z0-9_][A-Za-z0-9_.-]*')
+
+
+@dataclass
+class ConversionReport:
+    """What a conversion left out or found odd. Frames are named by their ids."""
+
+    frames_total: int = 0
+    frames_without_pose: list[str] = field(default_factory=list)
+    frames_marked_bad: list[str] = field(default_factory=list)
+    frames_damaged: list[str] = field(default_factory=list)
+    instance_maps_missing: list[str] = field(default_factory=list)
+    instance_maps_rasterised: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 def scene_folder(out: Path, scene_id: str) -> Path:
