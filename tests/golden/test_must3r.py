@@ -107,7 +107,7 @@ def build(folder: Path, *, memory_mode: str = 'kv') -> MUSt3RBackbone:
         decoder_heads=facts['decoder']['num_heads'],
         mlp_ratio=state['decoder.blocks_dec.0.mlp.fc1.bias'].numel() / dim,
         feedback='decoder.feedback_norm.bias' in state,
-        frequency_scale=frequency_scale(facts['encoder']['pos_embed']),
+        frequency_scale=frequency_scale(facts['encoder'].get('pos_embed', 'RoPE100')),
         memory_mode=memory_mode,
     )
     missing, unexpected = network.load_state_dict(rename(state, OFFICIAL_NAMES), strict=has_encoder)

@@ -123,9 +123,11 @@ def test_training_keyframes_are_drawn_anew_and_reproducibly():
 @torch.no_grad()
 @pytest.mark.parametrize('training', [False, True])
 def test_one_view_is_a_scene(training):
-    prediction = run(build(training=training), random_images(1, 1))
+    network = build(training=training)
+    prediction = run(network, random_images(1, 1))
     assert prediction['points'].shape == (1, 1, HEIGHT, WIDTH, 3)
     assert all(torch.isfinite(value).all() for value in prediction.values())
+    assert torch.isfinite(network.reconstruct(prediction).camera_to_world).all()
 
 
 @torch.no_grad()

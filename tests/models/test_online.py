@@ -202,7 +202,8 @@ def test_results_are_where_they_were_wanted():
         ([torch.rand(3, *SIZE), torch.rand(3, 24, 16)], ValueError, r'frame 1 must have shape \(3, 16, 24\)'),
         ([torch.rand(1, 3, *SIZE)], ValueError, r'frame 0 must have shape \(3, H, W\)'),
         ([torch.rand(3, *SIZE).numpy()], TypeError, 'frame 0 must be a tensor .* got ndarray'),
-        ([torch.rand(3, 15, 24)], ValueError, 'multiples of the patch size 4, got 15x24'),
+        ([torch.rand(3, 15, 24)], ValueError, r'frames \[0\]: .* multiples of the patch size 4, got 15x24'),
+        ([torch.full((3, *SIZE), torch.nan)], ValueError, r'frames \[0\]: `images` must be finite'),
     ],
 )
 def test_wrong_frames_are_refused_by_name(frames, error, message):
@@ -215,6 +216,12 @@ def test_an_empty_memory_and_an_empty_chunk_are_refused():
         next(render_in_chunks(build(), None, random_frames(2)))
     with pytest.raises(ValueError, match='`chunk_size` must be at least 1, got 0'):
         next(render_in_chunks(build(), None, random_frames(2), chunk_size=0))
+
+
+@pytest.mark.parametrize('update_batches', [(), (2, 0)])
+def test_empty_batches_are_refused(update_batches):
+    with pytest.raises(ValueError, match='`update_batches` must be numbers of keyframes from 1'):
+        remember_keyframes(build(), random_frames(2), keyframes=LinspaceKeyframes(2), update_batches=update_batches)
 
 
 def test_tokens_of_keyframes_are_those_of_the_frames():

@@ -94,6 +94,8 @@ def remember_keyframes(
         TypeError: if a frame is no tensor.
         ValueError: if there is no frame, or one of another shape.
     """
+    if not update_batches or min(update_batches) < 1:
+        raise ValueError(f'`update_batches` must be numbers of keyframes from 1, got {tuple(update_batches)}')
     reader = _FrameReader(backbone, as_sequence(frames))
     encoded: dict[int, Tokens] = {}
     pending: list[Tokens] = []
@@ -183,7 +185,10 @@ class _FrameReader:
             self.latest = None
             device = next(self.backbone.parameters()).device
             images = torch.stack([self._read(index) for index in indices])
-            self.latest = indices, self.backbone.encode(images[None].to(device))
+            try:
+                self.latest = indices, self.backbone.encode(images[None].to(device))
+            except ValueError as error:
+                raise ValueError(f'frames {indices}: {error}') from error
         return self.latest[1]
 
     def _read(self, index: int) -> Tensor:
