@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 INDEX_ENDING = '.safetensors.index.json'
-READING_ERRORS = (SafetensorError, pickle.UnpicklingError, OSError, RuntimeError, EOFError, LookupError, TypeError)
 
 LEFT_OUT = (
     'argparse.Namespace',
@@ -85,13 +83,11 @@ def read_file(path: Path) -> object:
     if not path.is_file():
         what = 'is a folder; give the file in it' if path.is_dir() else 'no such file'
         raise ValueError(f'{path}: {what}')
+    if path.name.endswith(INDEX_ENDING):
+        return _read_parts(path)
     try:
-        if path.name.endswith(INDEX_ENDING):
-            return _read_parts(path)
-        if path.suffix == '.safetensors':
-            return load_file(path)
-        return _read_pytorch(path)
-    except READING_ERRORS as error:
+        return load_file(path) if path.suffix == '.safetensors' else _read_pytorch(path)
+    except Exception as error:  # damaged bytes make the readers raise almost anything
         raise ValueError(
             f'{path}: expected weights as .safetensors or as a PyTorch file of tensors, found something that cannot be '
             f'read safely: {_what_it_is(path) or _foreign_objects(path, error) or _first_line(error)}'
@@ -107,23 +103,24 @@ def _read_pytorch(path: Path) -> object:
 
 
 def _read_parts(index: Path) -> dict[str, Tensor]:
-    """The tensors that an index spreads over files of the same folder.
+    """The tensors that an index spreads over .safetensors files of the same folder.
 
     Raises:
-        ValueError: if it is no such index or a part is missing.
+        ValueError: if it is no such index, or a part or a weight is missing.
     """
     try:
         parts = json.loads(index.read_text())['weight_map']
-        files = {name: index.parent / Path(part).name for name, part in parts.items()}
+        files = {name: index.parent / f'{Path(part).stem}.safetensors' for name, part in parts.items()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{index}: expected JSON with 'weight_map' {{name: file}}, found something else") from error
     absent = sorted({file.name for file in files.values() if not file.is_file()})
     if absent:
         raise ValueError(f'{index}: {len(absent)} of the files it names are not beside it: {", ".join(absent)}')
-    content: dict[str, Tensor] = {}
-    for file in sorted(set(files.values())):
-        content |= load_file(file)
-    return {name: content[name] for name in files}
+    contents = {file: read_file(file) for file in sorted(set(files.values()))}
+    lost = sorted(name for name, file in files.items() if name not in contents[file])
+    if lost:
+        raise ValueError(f'{index}: {len(lost)} weights are not in the files it names for them, such as {lost[0]!r}')
+    return {name: contents[file][name] for name, file in files.items()}
 
 
 def _what_it_is(path: Path) -> str | None:
@@ -147,7 +144,7 @@ def _foreign_objects(path: Path, error: Exception) -> str | None:
     """The kinds of objects that a PyTorch file asks for and that are not made."""
     try:
         named = torch.serialization.get_unsafe_globals_in_checkpoint(path)
-    except (*READING_ERRORS, ValueError):  # files of old PyTorch versions
+    except Exception:  # files of old PyTorch versions, or damaged ones
         named = re.findall(r'Unsupported global: GLOBAL (\S+)', str(error))
     foreign = sorted(set(named) - {*LEFT_OUT, DEFAULT_DICT})
     return f'it asks for {", ".join(foreign)}; save its weights alone' if foreign else None
