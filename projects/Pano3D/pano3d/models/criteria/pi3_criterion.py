@@ -17,6 +17,8 @@ from pano3d.models.backbones import GeometryPrediction
 from pano3d.registry import MODELS
 from pano3d.structures import Reconstruction
 
+from .vggt_criterion import zero_of
+
 NEEDED = ('local_points', 'camera_to_world', 'confidence_logits')
 ALIGNED_POINTS = 4096
 SMALLEST_DEPTH = 1e-6
@@ -207,8 +209,3 @@ def camera_terms(poses: Tensor, expected: Tensor, scale: Tensor) -> tuple[Tensor
     translation = F.huber_loss(found[..., :3, 3], wanted[..., :3, 3], delta=HUBER_WIDTH)
     cosine = ((found[..., :3, :3] * wanted[..., :3, :3]).sum((-2, -1)) - 1) / 2
     return translation, cosine.clamp(COSINE_MARGIN - 1, 1 - COSINE_MARGIN).acos().mean()
-
-
-def zero_of(prediction: Tensor) -> Tensor:
-    """Zero that still reaches the prediction, with zero gradients, so that no parameter counts as unused."""
-    return prediction.flatten()[:0].sum()
