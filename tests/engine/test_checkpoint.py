@@ -37,12 +37,24 @@ def test_differences_are_named(model, tmp_path):
     with pytest.raises(ValueError) as error:
         load_model_weights(model, tmp_path / 'other.pth')
     for part in (
-        "missing keys, e.g. ['0.bias']",
-        "unexpected keys, e.g. ['extra']",
-        '1.weight: expected (2, 4)',
-        '(5, 4)',
+        'other.pth does not hold the weights of Sequential as configured',
+        '1 missing in 0: 0.bias',
+        '1 unexpected in extra: extra',
+        '1.weight: expected (2, 4), found (5, 4)',
     ):
         assert part in str(error.value)
+
+
+def test_a_classifier_of_another_label_space_is_guessed(tmp_path):
+    model = nn.ModuleDict({'classifier': nn.Linear(3, 4), 'layer': nn.Linear(3, 3)})
+    state = model.state_dict()
+    torch.save(state | {'classifier.bias': torch.zeros(5)}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match='was it trained on another label space'):
+        load_model_weights(model, tmp_path / 'a.pth')
+    torch.save(state | {'layer.bias': torch.zeros(5)}, tmp_path / 'a.pth')
+    with pytest.raises(ValueError, match=r'layer\.bias: expected \(3,\), found \(5,\)') as error:
+        load_model_weights(model, tmp_path / 'a.pth')
+    assert 'label space' not in str(error.value)
 
 
 class Hostile:
@@ -66,5 +78,5 @@ def test_other_files_are_refused(model, tmp_path, content):
 
 
 def test_a_missing_file_is_named(model, tmp_path):
-    with pytest.raises(ValueError, match='no such checkpoint'):
+    with pytest.raises(ValueError, match=r'nothing\.pth: no such file'):
         load_model_weights(model, tmp_path / 'nothing.pth')
