@@ -29,7 +29,7 @@ class IGGTMetric(ProtocolMetric):
         read_out: 'semantic' or 'panoptic', as of `SemanticIoUMetric`.
         voxel_size: edge of a voxel, metres.
         min_confidence_quantile: share of the predicted points, those of the lowest confidence, that is dropped.
-        min_points: voxels with fewer points are empty.
+        min_points: voxels with fewer points are empty, in both clouds: the ground truth, too, must be dense enough.
         collect_device: where mmengine collects states of several processes, 'cpu' or 'gpu'.
     """
 
@@ -40,7 +40,7 @@ class IGGTMetric(ProtocolMetric):
         read_out: str = 'semantic',
         voxel_size: float = 0.1,
         min_confidence_quantile: float = 0.1,
-        min_points: int = 3,
+        min_points: int = 2,
         collect_device: str = 'cpu',
     ) -> None:
         space = load_label_space(label_space)

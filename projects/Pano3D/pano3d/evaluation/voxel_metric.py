@@ -26,8 +26,8 @@ CLASS_MEANS = ('gt', 'gt_or_predicted', 'all')
 class VoxelMetric(ProtocolMetric):
     """mIoU of voxels, a fraction: a prediction must be right in space and in class.
 
-    The predicted points are brought to the ground truth by one Sim(3) per scene. Both clouds hold the pixels where both
-    geometries are valid.
+    The predicted points are brought to the ground truth by one Sim(3) per scene, from the pixels where both geometries
+    are valid. The predicted cloud holds those of them whose true class is not void, the true one all that it knows.
 
     Keys: `<label space>/miou_voxel/own_geometry/<mIoU | mIoU_pooled | occupancy_IoU>`, and `.../IoU/<class>` if
     `per_class`. mIoU and occupancy, IoU without classes, are means over scenes; mIoU_pooled and the classes are of the
@@ -87,12 +87,12 @@ class VoxelMetric(ProtocolMetric):
                     f'{tuple(gt.valid.shape)}, got {tuple(labels.shape)}'
                 )
         paired = predicted.valid & gt.valid
-        sure = paired & self._is_sure(predicted.confidence, paired)
+        sure = paired & self._is_sure(predicted.confidence, paired) & (gt_category >= 0)
         return voxel_counts(
             predicted_points=points[sure],
             predicted_category=category[sure],
-            gt_points=gt.points[paired],
-            gt_category=gt_category[paired],
+            gt_points=gt.points[gt.valid],
+            gt_category=gt_category[gt.valid],
             num_classes=self.label_space.num_classes,
             voxel_size=self.voxel_size,
             min_points=self.min_points,
