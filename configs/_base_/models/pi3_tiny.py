@@ -15,7 +15,8 @@ model = dict(
         head_heads=4,
         dense_channels=128,
         camera_channels=128,
+        frozen=(),  # from scratch, the confidence learns with the rest
     ),
     head=dict(bridge=dict(decoder_dim=256)),
-    joint_loss=dict(geometry=dict(type='Pi3Criterion')),
+    joint_loss=dict(geometry=dict(type='Pi3Criterion', confidence_weight=0.05)),
 )
