@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -60,7 +61,7 @@ def image_instance_matches(
     found = _annotations([masks[k] for k in kept], category[kept].tolist())
     for annotation, value in zip(found, score[kept].tolist(), strict=True):
         annotation['score'] = value
-    results = _evaluate(truth, found, is_thing[:-1].nonzero()[:, 0].tolist(), max_masks)
+    results = _evaluate(truth, found, is_thing[:-1].nonzero()[:, 0].tolist(), gt_category.shape, max_masks)
 
     labels = [result['category_id'] for result in results for _ in result['dtScores']]
     scores = [value for result in results for value in result['dtScores']]
@@ -101,7 +102,7 @@ def _annotations(
 
 
 def _evaluate(
-    truth: list[dict[str, Any]], found: list[dict[str, Any]], classes: list[int], max_masks: int
+    truth: list[dict[str, Any]], found: list[dict[str, Any]], classes: list[int], size: Sequence[int], max_masks: int
 ) -> list[dict[str, Any]]:
     """What pycocotools says of each class that has an annotation."""
     from pycocotools.coco import COCO
@@ -112,7 +113,7 @@ def _evaluate(
         for annotations in (truth, found):
             indexed.append(COCO())
             indexed[-1].dataset = {
-                'images': [{'id': 0}],
+                'images': [{'id': 0, 'height': size[0], 'width': size[1]}],
                 'categories': [{'id': c} for c in classes],
                 'annotations': annotations,
             }

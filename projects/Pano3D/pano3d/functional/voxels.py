@@ -60,8 +60,8 @@ def voxel_counts(
     predicted = _majority(in_prediction, predicted_category, num_voxels, num_classes, min_points)
     gt = _majority(in_gt, gt_category, num_voxels, num_classes, min_points)
     if ignore_gt_void_voxels:
-        seen = torch.bincount(in_gt, minlength=num_voxels) > 0
-        kept = ~seen | (gt >= 0)
+        filled, labelled = (torch.bincount(v, minlength=num_voxels) > 0 for v in (in_gt, in_gt[gt_category >= 0]))
+        kept = ~filled | labelled
         predicted, gt = predicted[kept], gt[kept]
     return semantic_counts(predicted=predicted, gt=gt, num_classes=num_classes)
 
