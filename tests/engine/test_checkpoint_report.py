@@ -86,8 +86,9 @@ def test_the_nearest_network_and_what_keeps_it_are_told(tmp_path):
     state['camera_head.fc_t.bias'] = torch.zeros(4)
     report = report_checkpoint(save(state, tmp_path / 'a.pth'))
     assert not report.fits
-    assert list(report.lines[-5:]) == [
-        f'FITS none; nearest is Pi3 (Pi3Backbone) with {len(state) - 2} equal names and shapes',
+    shared = len(state) - 1
+    assert list(report.lines[-6:-1]) == [
+        f'FITS none; nearest is Pi3 (Pi3Backbone): {shared} names in common, {shared - 1} of its shape',
         '  1 missing in register_token: register_token',
         '  1 unexpected in surprise: surprise.weight',
         '  1 of another shape in camera_head: camera_head.fc_t.bias',
@@ -103,12 +104,25 @@ def test_must3r_without_feedback_is_explained(tmp_path):
     }
     report = report_checkpoint(save(parts, tmp_path / 'a.pth'))
     assert not report.fits
-    assert any('`feedback=False`' in line for line in report.lines)
+    assert any('not taken: ' in line and '`feedback=False`' in line for line in report.lines)
+    assert not report_checkpoint(save(state, tmp_path / 'flat.pth')).fits
+    assert any('`feedback=False`' in line for line in report_checkpoint(tmp_path / 'flat.pth').lines)
+
+
+def test_other_sizes_are_nearest_to_their_own_kind(tmp_path):
+    """By name, even if no shape agrees."""
+    state = tiny_backbone().state_dict()
+    path = save(rename(state, {ours: theirs for theirs, ours in DUST3R_NAMES.items()}), tmp_path / 'a.pth')
+    report = report_checkpoint(path)
+    assert any(line.startswith('FITS none; nearest is DUSt3R_ViTLarge_BaseDecoder_512_') for line in report.lines)
+    assert report.lines[-1].endswith('--config CONFIG')
+    assert report_checkpoint(path, TINY).fits
 
 
 def test_other_networks_fit_none(tmp_path):
-    found = text(save({'layer1.0.conv1.weight': torch.zeros(2, 2)}, tmp_path / 'a.pth'))
-    assert 'FITS none: no names and shapes in common' in found
+    report = report_checkpoint(save({'layer1.0.conv1.weight': torch.zeros(2, 2)}, tmp_path / 'a.pth'))
+    assert report.lines[-2] == 'FITS none: no names in common'
+    found = '\n'.join(report.lines)
     assert '1 tensors, 0.00 million values, 1 of float32' in found
 
 

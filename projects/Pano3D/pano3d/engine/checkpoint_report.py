@@ -46,15 +46,23 @@ class Comparison:
 
     Args:
         names: what the network is called; several releases may have the same names and shapes.
-        matching: how many of its tensors the file has.
+        shared: how many of its names the file has.
+        matching: how many of these have its shape.
         problems: what keeps the file from filling it.
         notes: what the file has and the network leaves out.
+        refusal: why the backbone does not take the file at all.
     """
 
     names: str
+    shared: int
     matching: int
     problems: list[str]
     notes: list[str] = field(default_factory=list)
+    refusal: str | None = None
+
+    @property
+    def fits(self) -> bool:
+        return not self.problems and self.refusal is None
 
 
 def report_checkpoint(path: str | Path, config: str | Path | None = None) -> CheckpointReport:
@@ -81,8 +89,11 @@ def report_checkpoint(path: str | Path, config: str | Path | None = None) -> Che
     else:
         own = None if trained is None else _backbone_part(trained)
         comparisons = [_compare_released(group, content, own, path) for group in _groups()]
-    fits = not damaged and any(not comparison.problems for comparison in comparisons)
-    return CheckpointReport(fits=fits, lines=(*lines, *_verdict(comparisons)))
+    fits = not damaged and any(comparison.fits for comparison in comparisons)
+    lines += _verdict(comparisons)
+    if not fits and config is None:
+        lines.append('Networks of other sizes than the released ones are compared by their config: --config CONFIG')
+    return CheckpointReport(fits=fits, lines=tuple(lines))
 
 
 def trained_weights(content: object) -> dict[str, Tensor] | None:
@@ -192,7 +203,7 @@ def _compare_official(backbone: Backbone, content: object, path: Path, names: st
     try:
         state = backbone.translate_official(content, path)
     except ValueError as error:
-        return Comparison(names, 0, [str(error).removeprefix(f'{path}: ')])
+        return Comparison(names, 0, 0, [], refusal=str(error).removeprefix(f'{path}').lstrip(': '))
     notes = []
     for prefix, reason in backbone.unused_weights().items():
         unused = [name for name in state if name.startswith(prefix)]
@@ -205,22 +216,25 @@ def _compare_official(backbone: Backbone, content: object, path: Path, names: st
 def _compare(network: nn.Module, state: Mapping[str, Tensor], names: str) -> Comparison:
     """Weights under the network's own names."""
     expected = network.state_dict()
-    matching = sum(name in state and state[name].shape == value.shape for name, value in expected.items())
-    return Comparison(names, matching, differences(expected, state))
+    shared = expected.keys() & state.keys()
+    matching = sum(expected[name].shape == state[name].shape for name in shared)
+    return Comparison(names, len(shared), matching, differences(expected, state))
 
 
 def _verdict(comparisons: list[Comparison]) -> list[str]:
     lines = []
     for comparison in comparisons:
-        if not comparison.problems:
+        if comparison.fits:
             lines += [f'FITS {comparison.names}', *(f'  {note}' for note in comparison.notes)]
     if lines:
         return lines
-    nearest = max(comparisons, key=lambda comparison: comparison.matching)
-    if nearest.matching:
-        return [
-            f'FITS none; nearest is {nearest.names} with {nearest.matching} equal names and shapes',
-            *(f'  {problem}' for problem in nearest.problems),
-        ]
-    reasons = dict.fromkeys(f'  {problem}' for comparison in comparisons for problem in comparison.problems)
-    return ['FITS none: no names and shapes in common', *list(reasons)[:SHOWN]]
+    refusals = dict.fromkeys(comparison.refusal for comparison in comparisons if comparison.refusal)
+    reasons = [f'  not taken: {refusal}' for refusal in refusals]
+    nearest = max(comparisons, key=lambda comparison: (comparison.shared, comparison.matching))
+    if not nearest.shared:
+        return ['FITS none: no names in common', *reasons]
+    return [
+        f'FITS none; nearest is {nearest.names}: {nearest.shared} names in common, {nearest.matching} of its shape',
+        *(f'  {problem}' for problem in nearest.problems),
+        *reasons,
+    ]

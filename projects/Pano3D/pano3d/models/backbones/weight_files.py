@@ -133,6 +133,8 @@ def _what_it_is(path: Path) -> str | None:
         return 'a Git LFS pointer in place of the file; fetch it with `git lfs pull`, or download it'
     if start.startswith((b'<!doctype html', b'<html', b'<?xml')):
         return 'a web page in place of the file; download it again, signed in if its owner asks for that'
+    if start.isascii() and start.decode().replace('\n', ' ').replace('\t', ' ').isprintable():
+        return 'a text file'
     if path.suffix != '.safetensors' and start[8:10] == b'{"':
         return 'a .safetensors file under another name; rename it'
     if path.suffix == '.safetensors' and start.startswith(b'pk\x03\x04'):
