@@ -14,21 +14,26 @@ from .criteria import DUSt3RCriterion, MUSt3RCriterion, Pi3Criterion, SetCriteri
 from .data_preprocessor import SceneDataPreprocessor
 from .feature_bridge import FeatureBridge
 from .joint_loss import JointLoss
+from .keyframes import CoverageKeyframes, EveryNthKeyframes, LinspaceKeyframes
 from .layout_baseline import LayoutBaseline
 from .mask_upscaler import MaskUpscaler
+from .online import reconstruct_online, remember_keyframes, render_in_chunks
 from .pano3d import Pano3D, SceneOutput
 from .panoptic_set_head import PanopticSetHead
 from .query_decoder import QueryDecoder, QueryPrediction
 from .readout import OverlapReadOut, WinnerTakesAllReadOut
 
 __all__ = [
+    'CoverageKeyframes',
     'DUSt3RBackbone',
     'DUSt3RCriterion',
+    'EveryNthKeyframes',
     'FeatureBridge',
     'GeometryConditions',
     'JointLoss',
     'LayoutBaseline',
     'LinearClassifier',
+    'LinspaceKeyframes',
     'MASt3RBackbone',
     'MUSt3RBackbone',
     'MUSt3RCriterion',
@@ -47,4 +52,7 @@ __all__ = [
     'VGGTBackbone',
     'VGGTCriterion',
     'WinnerTakesAllReadOut',
+    'reconstruct_online',
+    'remember_keyframes',
+    'render_in_chunks',
 ]
