@@ -9,17 +9,23 @@ import pytest
 import torch
 from PIL import Image
 
-from pano3d.apis.official_images import MUST3R_SHORT_SIDES, load_dust3r, load_must3r, load_pi3, load_vggt
+from pano3d.apis.official_images import (
+    MUST3R_SHORT_SIDES,
+    load_dust3r_images,
+    load_must3r_images,
+    load_pi3_images,
+    load_vggt_images,
+)
 
 LOADERS = {
-    'dust3r-512': load_dust3r,
-    'dust3r-224': partial(load_dust3r, size=224),
-    'must3r-512': load_must3r,
-    'must3r-224': partial(load_must3r, size=224),
-    'vggt-crop': load_vggt,
-    'vggt-pad': partial(load_vggt, mode='pad'),
-    'vggt-square': partial(load_vggt, mode='square'),
-    'pi3': load_pi3,
+    'dust3r-512': load_dust3r_images,
+    'dust3r-224': partial(load_dust3r_images, size=224),
+    'must3r-512': load_must3r_images,
+    'must3r-224': partial(load_must3r_images, size=224),
+    'vggt-crop': load_vggt_images,
+    'vggt-pad': partial(load_vggt_images, mode='pad'),
+    'vggt-square': partial(load_vggt_images, mode='square'),
+    'pi3': load_pi3_images,
 }
 EDGE = 12
 SIZES = [(203, 150), (150, 203), (700, 411), (90, 90)]
@@ -59,18 +65,23 @@ def test_sizes_fit_the_patches_and_values_the_contract(load, width, height):
     assert view.image.dtype == torch.float32
     assert view.image.min() >= 0
     assert view.image.max() <= 1 + 1e-6
-    patch = 16 if load in (load_dust3r, load_must3r) or view.image.shape[2] in (224, 512) else 14
+    patch = 16 if load in (load_dust3r_images, load_must3r_images) or view.image.shape[2] in (224, 512) else 14
     assert not any(side % patch for side in view.image.shape[1:])
 
 
 def test_views_of_vggt_and_pi3_have_one_size():
     items = [ramp(*size) for size in SIZES]
-    for load in (load_vggt, partial(load_vggt, mode='pad'), partial(load_vggt, mode='square'), load_pi3):
+    for load in (
+        load_vggt_images,
+        partial(load_vggt_images, mode='pad'),
+        partial(load_vggt_images, mode='square'),
+        load_pi3_images,
+    ):
         assert len({view.image.shape for view in load(items)}) == 1
 
 
 def test_lower_views_are_padded_with_white_in_the_middle():
-    wide, high = load_vggt([np.zeros((100, 200, 3), np.uint8), np.zeros((200, 200, 3), np.uint8)])
+    wide, high = load_vggt_images([np.zeros((100, 200, 3), np.uint8), np.zeros((200, 200, 3), np.uint8)])
     assert wide.image.shape == high.image.shape == (3, 518, 518)
     rows = wide.image[0, :, 0]
     assert rows.tolist() == [1.0] * 133 + [0.0] * 252 + [1.0] * 133  # 18.5 patches, rounded to even
@@ -80,8 +91,8 @@ def test_lower_views_are_padded_with_white_in_the_middle():
 def test_only_vggt_shows_white_behind_transparent_pixels():
     red = np.zeros((60, 80, 4), np.uint8)
     red[..., 0] = 255  # and alpha 0
-    assert (load_vggt([red])[0].image == 1).all()
-    [view] = load_dust3r([red])
+    assert (load_vggt_images([red])[0].image == 1).all()
+    [view] = load_dust3r_images([red])
     assert (view.image[0] == 1).all()
     assert (view.image[1:] == 0).all()
 
@@ -117,14 +128,20 @@ def test_must3r_keeps_its_own_proportions_whole(size):
     """A picture of a training size comes back as it is."""
     for short in MUST3R_SHORT_SIDES[size]:
         array = np.random.default_rng(0).integers(0, 256, (short, size, 3), dtype=np.uint8)
-        [view] = load_must3r([array], size=size)
+        [view] = load_must3r_images([array], size=size)
         assert torch.equal(view.image, torch.from_numpy(array).permute(2, 0, 1) / 255)
         assert torch.equal(view.pixel_map, torch.eye(3, dtype=torch.float64))
 
 
+@pytest.mark.parametrize('size', [(1, 900), (900, 1), (1, 1)])
+def test_must3r_takes_any_proportions(size):
+    [view] = load_must3r_images([np.zeros((size[1], size[0], 3), np.uint8)])
+    assert sorted(view.image.shape[1:])[1] == 512
+
+
 @pytest.mark.parametrize('size', [(1, 5000), (5000, 1), (3, 9), (1, 1)])
 def test_pi3_keeps_to_its_limit_at_any_proportions(size):
-    [view] = load_pi3([np.zeros((size[1], size[0], 3), np.uint8)], pixel_limit=20_000)
+    [view] = load_pi3_images([np.zeros((size[1], size[0], 3), np.uint8)], pixel_limit=20_000)
     height, width = view.image.shape[1:]
     assert 0 < height * width <= 20_000
     assert height % 14 == width % 14 == 0
@@ -149,14 +166,14 @@ def test_unusable_pictures_are_named(load, tmp_path):
 def test_unknown_settings_are_refused():
     items = [ramp(80, 60)]
     with pytest.raises(ValueError, match=r'`size` must be a multiple of 16, got 500'):
-        load_dust3r(items, size=500)
+        load_dust3r_images(items, size=500)
     with pytest.raises(ValueError, match=r'`size` must be one of \[224, 512, 768\], got 500'):
-        load_must3r(items, size=500)
+        load_must3r_images(items, size=500)
     with pytest.raises(ValueError, match=r"`mode` must be one of .*, got 'stretch'"):
-        load_vggt(items, mode='stretch')
+        load_vggt_images(items, mode='stretch')
     with pytest.raises(ValueError, match=r'`size` must be a multiple of 14, got 500'):
-        load_vggt(items, size=500)
+        load_vggt_images(items, size=500)
     with pytest.raises(ValueError, match=r'`pixel_limit` must be at least 196, got 100'):
-        load_pi3(items, pixel_limit=100)
+        load_pi3_images(items, pixel_limit=100)
     with pytest.raises(ValueError, match='image 0: 1000x20 is too narrow'):
-        load_dust3r([ramp(1000, 20)])
+        load_dust3r_images([ramp(1000, 20)])

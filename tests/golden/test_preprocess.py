@@ -12,7 +12,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from pano3d.apis.official_images import OfficialView, load_dust3r, load_must3r, load_pi3, load_vggt
+from pano3d.apis.official_images import (
+    OfficialView,
+    load_dust3r_images,
+    load_must3r_images,
+    load_pi3_images,
+    load_vggt_images,
+)
 
 DATA = Path(__file__).parent.parent / 'data'
 STEP = 8
@@ -25,11 +31,11 @@ Loader = Callable[[list], list[OfficialView]]
 SETTINGS: dict[str, tuple[str, Callable[..., Loader]]] = {
     'dust3r': (
         r'size=(\d+),square_ok=(True|False)',
-        lambda size, square_ok: lambda items: load_dust3r(items, size=int(size), square_ok=square_ok == 'True'),
+        lambda size, square_ok: lambda items: load_dust3r_images(items, size=int(size), square_ok=square_ok == 'True'),
     ),
-    'must3r': (r'size=(\d+)', lambda size: lambda items: load_must3r(items, size=int(size))),
-    'vggt': (r'mode=(\w+)', lambda mode: lambda items: load_vggt(items, mode=mode)),
-    'pi3': (r'PIXEL_LIMIT=(\d+)', lambda limit: lambda items: load_pi3(items, pixel_limit=int(limit))),
+    'must3r': (r'size=(\d+)', lambda size: lambda items: load_must3r_images(items, size=int(size))),
+    'vggt': (r'mode=(\w+)', lambda mode: lambda items: load_vggt_images(items, mode=mode)),
+    'pi3': (r'PIXEL_LIMIT=(\d+)', lambda limit: lambda items: load_pi3_images(items, pixel_limit=int(limit))),
 }
 
 
@@ -105,14 +111,14 @@ def test_pixels_equal_official(name: str, folder: Path) -> None:
     for key, value in expected.items():
         if name == 'dust3r':
             size, index = map(int, re.fullmatch(r'size(\d+)/image(\d+)_every8', key).groups())
-            ours = 2 * sampled(load_dust3r(items, size=size)[index : index + 1]) - 1
+            ours = 2 * sampled(load_dust3r_images(items, size=size)[index : index + 1]) - 1
         elif key == 'both_together_every8':
-            ours = sampled(load_pi3(items))
+            ours = sampled(load_pi3_images(items))
         elif match := re.fullmatch(r'(crop|pad)/both_together_every8', key):
-            ours = sampled(load_vggt(items, mode=match[1]))
+            ours = sampled(load_vggt_images(items, mode=match[1]))
         else:
             size, what = re.fullmatch(r'square(\d+)_(every8|coords)', key).groups()
-            views = load_vggt(items, mode='square', size=int(size))
+            views = load_vggt_images(items, mode='square', size=int(size))
             ours = sampled(views) if what == 'every8' else coordinates(views, items)
         torch.testing.assert_close(ours, value, **CLOSE, msg=lambda text, key=key: f'{key}: {text}')
 

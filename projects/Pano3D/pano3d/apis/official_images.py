@@ -43,7 +43,7 @@ class OfficialView:
     pixel_map: Tensor
 
 
-def load_dust3r(items: Sequence[ImageItem], *, size: int = 512, square_ok: bool = False) -> list[OfficialView]:
+def load_dust3r_images(items: Sequence[ImageItem], *, size: int = 512, square_ok: bool = False) -> list[OfficialView]:
     """As DUSt3R and MASt3R: resize, then crop around the centre. Views may differ in size.
 
     Args:
@@ -59,7 +59,7 @@ def load_dust3r(items: Sequence[ImageItem], *, size: int = 512, square_ok: bool 
     views = []
     for index, image in enumerate(_pictures(items)):
         width, height = image.size
-        long_side = size if size != SQUARE_SIZE else round(size * max(width, height) / min(width, height))
+        long_side = size if size != SQUARE_SIZE else round(size * (max(width, height) / min(width, height)))
         resample = Image.Resampling.LANCZOS if max(width, height) > long_side else Image.Resampling.BICUBIC
         resized = image.resize(
             [max(1, round(side * long_side / max(width, height))) for side in (width, height)], resample
@@ -78,7 +78,7 @@ def load_dust3r(items: Sequence[ImageItem], *, size: int = 512, square_ok: bool 
     return views
 
 
-def load_must3r(items: Sequence[ImageItem], *, size: int = 512) -> list[OfficialView]:
+def load_must3r_images(items: Sequence[ImageItem], *, size: int = 512) -> list[OfficialView]:
     """As MUSt3R's demo: crop to the nearest of its training proportions, then resize. Views may differ in size.
 
     The nearest is that with the least difference of long over short side; squares become landscape.
@@ -98,8 +98,8 @@ def load_must3r(items: Sequence[ImageItem], *, size: int = 512) -> list[Official
         ratio = max(width, height) / min(width, height)
         short = min(MUST3R_SHORT_SIDES[size], key=lambda side: abs(size / side - ratio))
         target = (size, short) if width >= height else (short, size)
-        crop_width = min(width, height * target[0] // target[1])
-        crop_height = min(height, width * target[1] // target[0])
+        crop_width = max(1, min(width, height * target[0] // target[1]))
+        crop_height = max(1, min(height, width * target[1] // target[0]))
         left, top = (width - crop_width) // 2, (height - crop_height) // 2
         cropped = _tensor(image.crop((left, top, left + crop_width, top + crop_height)))
         resized = interpolate(
@@ -110,7 +110,7 @@ def load_must3r(items: Sequence[ImageItem], *, size: int = 512) -> list[Official
     return views
 
 
-def load_vggt(items: Sequence[ImageItem], *, mode: str = 'crop', size: int = 518) -> list[OfficialView]:
+def load_vggt_images(items: Sequence[ImageItem], *, mode: str = 'crop', size: int = 518) -> list[OfficialView]:
     """As VGGT: all views in one size, transparent pixels white.
 
     Args:
@@ -150,7 +150,8 @@ def _vggt_resized(image: Image.Image, size: int, *, fit_width: bool) -> Official
     """The width, or the long side, becomes `size`; rows beyond `size` are cut around the centre."""
     fitted = image.width if fit_width else max(image.size)
     width, height = (
-        size if side == fitted else max(1, round(side * size / fitted / DINO_PATCH)) * DINO_PATCH for side in image.size
+        size if side == fitted else max(1, round(side * (size / fitted) / DINO_PATCH)) * DINO_PATCH
+        for side in image.size
     )
     resized = image.resize((width, height), Image.Resampling.BICUBIC)
     top = max(0, (height - size) // 2)
@@ -167,7 +168,7 @@ def _padded(view: OfficialView, size: Size) -> OfficialView:
     return OfficialView(pad(view.image, around, value=1.0), pixel_map)
 
 
-def load_pi3(items: Sequence[ImageItem], *, pixel_limit: int = 255_000) -> list[OfficialView]:
+def load_pi3_images(items: Sequence[ImageItem], *, pixel_limit: int = 255_000) -> list[OfficialView]:
     """As Pi3 and Pi3X: all views are stretched to one size, that of the first one scaled to the limit.
 
     Args:
@@ -188,9 +189,9 @@ def load_pi3(items: Sequence[ImageItem], *, pixel_limit: int = 255_000) -> list[
 
 def _pi3_size(size: Size, pixel_limit: int) -> Size:
     """Whole patches as near to the proportions as they come while the area fits."""
-    width, height = size
-    scale = math.sqrt(pixel_limit / (width * height))
-    columns, rows = (max(1, round(side * scale / DINO_PATCH)) for side in size)
+    scale = math.sqrt(pixel_limit / (size[0] * size[1]))
+    width, height = (side * scale for side in size)
+    columns, rows = (max(1, round(side / DINO_PATCH)) for side in (width, height))
     while columns * rows * DINO_PATCH**2 > pixel_limit:
         if rows == 1 or (columns > 1 and columns / rows > width / height):
             columns -= 1
