@@ -168,14 +168,16 @@ def position_field(maps: Tensor, aspect: float) -> Tensor:
     """0.1 times the embedding (C, h, w) of the place of every cell."""
     channels, height, width = maps.shape[1:]
     diagonal = (aspect**2 + 1) ** 0.5
-    spans = aspect / diagonal, 1 / diagonal
-    u = torch.linspace(-spans[0] * (width - 1) / width, spans[0] * (width - 1) / width, width, dtype=torch.float64)
-    v = torch.linspace(-spans[1] * (height - 1) / height, spans[1] * (height - 1) / height, height, dtype=torch.float64)
-    frequencies = 100.0 ** (-torch.arange(channels // 4, dtype=torch.float64) / (channels // 4))
+    options = dict(dtype=torch.float64, device=maps.device)
+    end = aspect / diagonal * (width - 1) / width
+    u = torch.linspace(-end, end, width, **options)
+    end = 1 / diagonal * (height - 1) / height
+    v = torch.linspace(-end, end, height, **options)
+    frequencies = 100.0 ** (-torch.arange(channels // 4, **options) / (channels // 4))
 
     def embed(places: Tensor) -> Tensor:
         angles = places[:, None] * frequencies
-        return torch.cat([angles.sin(), angles.cos()], dim=-1).float().to(maps.device)
+        return torch.cat([angles.sin(), angles.cos()], dim=-1).float()
 
     columns = embed(u)[None].expand(height, -1, -1)
     rows = embed(v)[:, None].expand(-1, width, -1)
