@@ -32,12 +32,15 @@ def change(path: Path, old: bytes, new: bytes) -> None:
 @pytest.mark.parametrize(
     ('old', 'new', 'message'),
     [
-        (b'vertex 6', b'vertex 1152921504606846976', 'PLY mesh'),
-        (b'face 3', b'face 1152921504606846976', 'PLY mesh'),
-        (b'face 3', b'face 300', 'PLY mesh'),
+        (b'vertex 6', b'vertex 1152921504606846976', 'claims 1152921504606846976 elements .vertex.'),
+        (b'face 3', b'face 1152921504606846976', 'claims 1152921504606846976 elements .face.'),
+        (b'face 3', b'face 30', 'PLY mesh'),
+        (b'face 3', b'face 3000', 'claims 3000 elements .face., but the file has'),
         (b'property float z\n', b'property float w\n', 'PLY mesh'),
         (b'uchar red', b'uchar rot', 'PLY mesh'),
         (b'ply\n', b'PLAY\n', 'PLY mesh'),
+        (b'end_header', b'and_header', 'PLY header within 65536 bytes'),
+        (b'binary_little_endian 1.0\nelement vertex 6', b'ascii 1.0\relement vertex 1073741824', 'elements .vertex.'),
         (b'\3\3\0\0\0\4\0\0\0\5', b'\4\3\0\0\0\4\0\0\0\5', 'PLY mesh'),
         (b'\3\3\0\0\0\4\0\0\0\5', b'\3\3\0\0\0\4\0\0\0\6', 'vertices 0 to 6, but there are 6 vertices'),
         (b'\0\0\x80\x3f', b'\0\0\xc0\x7f', '5 vertices are not finite'),

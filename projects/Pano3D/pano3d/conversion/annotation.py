@@ -54,21 +54,16 @@ def read_label_table(path: str | Path) -> dict[str, LabelIds]:
     needed = {'id', 'raw_category', 'nyu40id'}
     with open(path, encoding='utf-8', errors='replace', newline='') as file:
         rows = csv.DictReader(file, delimiter='\t')
-        found = rows.fieldnames or []
-        missing = sorted(needed - set(found))
-        if missing:
-            raise ValueError(f'{path}: no column {", ".join(missing)}; expected {sorted(needed)}, found {list(found)}')
-        table = {}
-        for row in rows:
-            try:
-                nyu40_id = int(row['nyu40id']) if row['nyu40id'] else None
-                table[row['raw_category']] = LabelIds(int(row['id']), nyu40_id)
-            except (TypeError, ValueError) as error:
+        try:
+            found = rows.fieldnames or []
+            missing = sorted(needed - set(found))
+            if missing:
                 raise ValueError(
-                    f'{path}: line {rows.line_num}: expected whole numbers in the columns id and nyu40id, '
-                    f'found {row["id"]!r} and {row["nyu40id"]!r}'
-                ) from error
-    return table
+                    f'{path}: no column {", ".join(missing)}; expected {sorted(needed)}, found {list(found)}'
+                )
+            return {row['raw_category']: _label_ids(row, f'{path}: line {rows.line_num}') for row in rows}
+        except csv.Error as error:
+            raise ValueError(f'{path}: line {rows.line_num}: not a table of tab-separated values ({error})') from error
 
 
 def read_segments(path: str | Path, num_vertices: int) -> np.ndarray:
@@ -163,6 +158,15 @@ def instance_records(
             }
         )
     return records, warnings
+
+
+def _label_ids(row: Mapping[str, str], where: str) -> LabelIds:
+    try:
+        return LabelIds(int(row['id']), int(row['nyu40id']) if row['nyu40id'] else None)
+    except (TypeError, ValueError) as error:
+        raise ValueError(
+            f'{where}: expected whole numbers in the columns id and nyu40id, found {row["id"]!r} and {row["nyu40id"]!r}'
+        ) from error
 
 
 def _read_group(entry: object, where: str) -> SegmentGroup:

@@ -9,7 +9,8 @@ import numpy as np
 
 from .distorted_camera import MODELS, DistortedCamera
 
-MAX_IMAGE_SIDE = 16384
+MAX_IMAGE_SIDE = 4096
+MAX_METRES = 1e6
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,9 +97,10 @@ def _posed_image(line: str, where: str) -> PosedImage:
         ) from error
     quaternion = np.array([qw, qx, qy, qz])
     length = np.linalg.norm(quaternion)
-    if not (np.isfinite([*quaternion, *translation]).all() and length > 1e-6):
+    if not (1e-6 < length < 1e6 and np.abs(translation).max() < MAX_METRES):  # false for NaN
         raise ValueError(
-            f'{where}: the pose of {name!r} is not finite or its quaternion is zero, found {_short(words)}'
+            f'{where}: {name!r}: expected a quaternion about 1 long and a translation below {MAX_METRES:g} m, '
+            f'found {_short(words)}'
         )
     rotation = _rotation(quaternion / length)  # world to camera
     camera_to_world = np.eye(4)

@@ -45,6 +45,9 @@ class DistortedCamera:
 
         For a fisheye it is the one that the official ScanNet++ tools choose, to the bit: OpenCV's estimate from the
         numbers of the file, with the principal point put into the middle of the image. Likewise for `OPENCV`.
+
+        Raises:
+            ValueError: if no pinhole can take the place of this lens.
         """
         if self.model == 'OPENCV_FISHEYE':
             matrix = cv2.fisheye.estimateNewCameraMatrixForUndistortRectify(
@@ -56,6 +59,8 @@ class DistortedCamera:
             )
         else:
             return self
+        if not (np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0):
+            raise ValueError(f'no pinhole sees what a camera with distortion {self.coefficients.tolist()} sees')
         matrix[:2, 2] = self.size[0] / 2, self.size[1] / 2
         return DistortedCamera('PINHOLE', self.size, matrix, np.zeros(0))
 

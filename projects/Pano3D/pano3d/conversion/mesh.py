@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from plyfile import PlyData, PlyParseError
+
+MAX_HEADER = 65536
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +34,7 @@ def read_mesh(path: str | Path) -> Mesh:
         ValueError: if the file is cut or not a PLY file, lacks a property, has other faces than triangles, or holds
             vertices that are not finite or faces that point outside the vertices.
     """
+    _check_counts(Path(path))
     try:
         ply = PlyData.read(str(path), known_list_len={'face': {'vertex_indices': 3}})
         vertex, face = ply['vertex'], ply['face']
@@ -49,3 +53,18 @@ def read_mesh(path: str | Path) -> Mesh:
             f'{path}: faces point to vertices {faces.min()} to {faces.max()}, but there are {len(vertices)} vertices'
         )
     return Mesh(vertices, colors, faces)
+
+
+def _check_counts(path: Path) -> None:
+    """Refuse a header that is endless or claims more elements than the file has bytes, before anything is allocated."""
+    size = path.stat().st_size
+    with open(path, 'rb') as file:
+        header, end, _ = file.read(MAX_HEADER).partition(b'end_header')
+    if not end:
+        raise ValueError(f'{path}: expected a PLY header within {MAX_HEADER} bytes, found {header[:16]!r}')
+    for name, digits in re.findall(rb'\belement\s+(\S+)\s+(\d+)', header):
+        if len(digits) > 15 or int(digits) > size:
+            raise ValueError(
+                f'{path}: the header claims {digits[:20].decode()} elements {name.decode(errors="replace")!r}, but the '
+                f'file has {size} bytes. Download it again'
+            )
