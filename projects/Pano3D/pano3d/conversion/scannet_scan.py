@@ -47,7 +47,7 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
     """
     paths = {split: folder / f'scannetv2_{split}.txt' for split in SPLITS}
     scenes_of = {
-        split: list(dict.fromkeys(path.read_text(encoding='utf-8').split()))
+        split: list(dict.fromkeys(path.read_text(encoding='utf-8', errors='replace').split()))
         for split, path in paths.items()
         if path.is_file()
     }

@@ -60,7 +60,7 @@ def read_splits(folder: Path) -> dict[str, list[str]]:
         ValueError: if there is none.
     """
     scenes_of = {
-        split: list(dict.fromkeys((folder / name).read_text(encoding='utf-8').split()))
+        split: list(dict.fromkeys((folder / name).read_text(encoding='utf-8', errors='replace').split()))
         for split, name in SPLITS.items()
         if (folder / name).is_file()
     }
