@@ -82,9 +82,9 @@ def carry_values(values: Tensor, neighbours: PixelNeighbours) -> Tensor:
 
 
 def carry_masks(index: Tensor, score: Tensor, neighbours: PixelNeighbours) -> Tensor:
-    """The mask that wins each vertex, (M,) int64; -1 where no neighbour is in a mask.
+    """The mask that wins each vertex, (M,) int64; -1 where most of the weight is on pixels without a mask.
 
-    The same as `carry_values` of K masks that are `score` on their pixels and 0 elsewhere, then arg max.
+    Otherwise the same as `carry_values` of K masks that are `score` on their pixels and 0 elsewhere, then arg max.
 
     Args:
         index: (V, H, W) integer, the mask that holds the pixel, -1 = none.
@@ -95,12 +95,11 @@ def carry_masks(index: Tensor, score: Tensor, neighbours: PixelNeighbours) -> Te
     winner = torch.full((len(neighbours.pixel),), -1, dtype=torch.int64, device=index.device)
     if not len(score):
         return winner
-    weights = torch.cat([score.double(), score.new_zeros(1).double()])  # the last entry is that of no mask, -1
+    value = torch.cat([score.double(), score.new_ones(1).double()])  # the last entry is that of no mask, -1
     for start in range(0, len(winner), VERTICES_AT_ONCE):
         piece = slice(start, start + VERTICES_AT_ONCE)
         mask = flat[neighbours.pixel[piece]].long()
-        votes = weights.new_zeros(len(mask), len(weights))
-        votes.scatter_add_(1, mask % len(weights), neighbours.weight[piece] * weights[mask])
-        best, owner = votes[:, :-1].max(1)
-        winner[piece] = torch.where(best > 0, owner, -1)
+        votes = value.new_zeros(len(mask), len(value))
+        votes.scatter_add_(1, mask % len(value), neighbours.weight[piece] * value[mask])
+        winner[piece] = torch.where(votes[:, -1] > 0.5, -1, votes[:, :-1].argmax(1))
     return winner
