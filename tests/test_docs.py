@@ -26,6 +26,7 @@ from mmengine.registry import Registry
 import pano3d
 from pano3d import registry as registries
 from pano3d.engine.config import load_config, resolve
+from pano3d.models.backbones.released import RELEASED
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(pano3d.__file__).parent
@@ -211,3 +212,14 @@ def test_the_values_in_the_tables_are_those_of_the_recipe():
     assert len(stated) > 20
     found = {key: value_at(recipe, key) for key in stated}
     assert {key: tuple(v) if isinstance(v, list) else v for key, v in found.items()} == stated
+
+
+def test_the_table_of_weights_is_that_of_the_package():
+    rows = [
+        [network.name, ', '.join(f'`{file}`' for file in network.files)]
+        + [network.source, network.licence, network.terms_from]
+        for network in RELEASED
+    ]
+    text = (ROOT / 'docs/backbones.md').read_text()
+    table = text.partition('<!-- weights-table -->\n')[2].partition('<!-- /weights-table -->')[0]
+    assert [line.strip('| ').split(' | ') for line in table.splitlines()[2:]] == rows
