@@ -1,5 +1,6 @@
 """Official files: what loads, what is left out, and what is refused with which words."""
 
+import argparse
 import http.server
 import threading
 from functools import partial
@@ -61,7 +62,15 @@ def test_flat_files_load(official, tmp_path, name):
 
 
 def test_weights_under_model_load_beside_other_content(official, tmp_path):
-    network = build(save({'epoch': 3, 'model': official, 'optimizer': {'state': {}}}, tmp_path / 'checkpoint.pt'))
+    content = {'args': argparse.Namespace(model='VGGT()', out=Path('runs')), 'epoch': 3, 'optimizer': {'state': {}}}
+    network = build(save(content | {'model': official}, tmp_path / 'checkpoint.pt'))
+    network.init_weights()
+    assert_loaded(network, official)
+
+
+def test_weights_of_parallel_training_load(official, tmp_path):
+    wrapped = {f'module.{name}': value for name, value in official.items()}
+    network = build(save({'state_dict': wrapped}, tmp_path / 'checkpoint.pt'))
     network.init_weights()
     assert_loaded(network, official)
 
@@ -148,6 +157,12 @@ def test_a_file_without_the_head_that_the_config_wants_is_refused(official, tmp_
     path = save(state, tmp_path / 'model.safetensors')
     assert 'missing in point_head' in refusal(path)
     build(path, heads=('camera', 'depth')).init_weights()
+
+
+def test_values_that_are_not_finite_are_refused(official, tmp_path):
+    official['aggregator.camera_token'][0, 0, 0, 3] = float('nan')
+    path = save(official, tmp_path / 'model.safetensors')
+    assert '1 weights have NaN or infinite values: aggregator.camera_token' in refusal(path)
 
 
 def test_files_that_are_no_weights_are_refused_by_name(tmp_path):

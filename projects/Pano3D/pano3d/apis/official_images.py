@@ -65,9 +65,9 @@ def load_dust3r_images(items: Sequence[ImageItem], *, size: int = 512, square_ok
             [max(1, round(side * long_side / max(width, height))) for side in (width, height)], resample
         )
         if size == SQUARE_SIZE:
-            crop = (2 * (min(resized.size) // 2),) * 2
+            crop = 2 * (min(resized.size) // 2), 2 * (min(resized.size) // 2)
         else:
-            crop = tuple(side // CROCO_PATCH * CROCO_PATCH for side in resized.size)
+            crop = resized.width // CROCO_PATCH * CROCO_PATCH, resized.height // CROCO_PATCH * CROCO_PATCH
             if not square_ok and resized.width == resized.height:
                 crop = (crop[0], crop[0] * 3 // 4 // CROCO_PATCH * CROCO_PATCH)
         if not all(crop):

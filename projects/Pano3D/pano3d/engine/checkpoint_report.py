@@ -83,7 +83,7 @@ def report_checkpoint(path: str | Path, config: str | Path | None = None) -> Che
         lines.append(_describe_training(content))
     state = trained if trained is not None else tensors_of(content, path, parts=PARTS)
     damaged = not_finite(state)
-    lines += describe_tensors(state, damaged)
+    lines.append(describe_tensors(state))
     if config is not None:
         comparisons = [_compare_config(content, trained, path, load_config(config), str(config))]
     else:
@@ -93,6 +93,10 @@ def report_checkpoint(path: str | Path, config: str | Path | None = None) -> Che
     lines += _verdict(comparisons)
     if not fits and config is None:
         lines.append('Networks of other sizes than the released ones are compared by their config: --config CONFIG')
+    if damaged:
+        lines.append(
+            f'DAMAGED: {len(damaged)} tensors have NaN or infinite values, e.g. {damaged[0]}; it will be refused'
+        )
     return CheckpointReport(fits=fits, lines=tuple(lines))
 
 
@@ -140,18 +144,14 @@ def _describe_training(content: object) -> str:
     return f'A checkpoint of Pano3D training{": " if facts else ""}{", ".join(facts)}'
 
 
-def describe_tensors(state: Mapping[str, Tensor], damaged: list[str]) -> list[str]:
-    """Number and precision of the weights, and which of them are damaged."""
+def describe_tensors(state: Mapping[str, Tensor]) -> str:
+    """Number and precision of the weights."""
     # a tensor with two names counts once
     unique = {(value.data_ptr(), value.shape): value for value in state.values()}
     kinds = Counter(str(value.dtype).removeprefix('torch.') for value in state.values())
-    lines = [
-        f'{len(state)} tensors, {sum(value.numel() for value in unique.values()) / 1e6:,.2f} million values, '
-        + ', '.join(f'{count} of {kind}' for kind, count in kinds.most_common())
-    ]
-    if damaged:
-        lines.append(f'DAMAGED: {len(damaged)} tensors have NaN or infinite values, e.g. {damaged[0]}')
-    return lines
+    return f'{len(state)} tensors, {sum(value.numel() for value in unique.values()) / 1e6:,.2f} million values, ' + (
+        ', '.join(f'{count} of {kind}' for kind, count in kinds.most_common())
+    )
 
 
 def _backbone_part(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -174,10 +174,17 @@ def _build(config: Mapping[str, object]) -> nn.Module:
         return MODELS.build(dict(config))
 
 
+def _build_backbone(config: Mapping[str, object]) -> Backbone:
+    backbone = _build(config)
+    if not isinstance(backbone, Backbone):
+        raise ValueError(f'{type(backbone).__name__} is no backbone, so it takes no released file')
+    return backbone
+
+
 def _compare_released(
     group: list[ReleasedNetwork], content: object, own: Mapping[str, Tensor] | None, path: Path
 ) -> Comparison:
-    backbone = _build(group[0].backbone)
+    backbone = _build_backbone(group[0].backbone)
     names = f'{" or ".join(network.name for network in group)} ({type(backbone).__name__})'
     if own is None:
         comparison = _compare_official(backbone, content, path, names)
@@ -194,7 +201,7 @@ def _compare_config(
         raise ValueError(f'{name}: the config has no `model.backbone` to compare with')
     if trained is not None:
         return _compare(_build(config.model.to_dict()), trained, f'the model of {name}')
-    backbone = _build(config.model.backbone.to_dict())
+    backbone = _build_backbone(config.model.backbone.to_dict())
     return _compare_official(backbone, content, path, f'the backbone of {name} ({type(backbone).__name__})')
 
 

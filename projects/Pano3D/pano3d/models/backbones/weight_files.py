@@ -116,7 +116,7 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
     absent = sorted({file.name for file in files.values() if not file.is_file()})
     if absent:
         raise ValueError(f'{index}: {len(absent)} of the files it names are not beside it: {", ".join(absent)}')
-    contents = {file: read_file(file) for file in sorted(set(files.values()))}
+    contents: dict[Path, Any] = {file: read_file(file) for file in sorted(set(files.values()))}
     lost = sorted(name for name, file in files.items() if name not in contents[file])
     if lost:
         raise ValueError(f'{index}: {len(lost)} weights are not in the files it names for them, such as {lost[0]!r}')
