@@ -207,6 +207,19 @@ def test_files_of_no_kind_are_named(folder: Path, name: str, content: bytes) -> 
         assert name.endswith('.txt'), 'only lists of lines may be empty or hold nothing of interest'
 
 
+def test_damaged_members_of_any_compression_are_named(folder: Path) -> None:
+    """Every byte of the compressed data, once wrong."""
+    path = folder / 'members.zip'
+    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path, 'w', method) as file:
+            file.writestr('instance-filt/0.png', encoded('PNG', 1))
+        good = path.read_bytes()
+        for at in range(49, good.index(b'PK\x01\x02')):
+            path.write_bytes(good[:at] + bytes([good[at] ^ 0x55]) + good[at + 1 :])
+            with pytest.raises(ValueError, match=r'members\.zip: instance-filt/0\.png'):
+                read_archive(path)
+
+
 def test_a_zip_bomb_is_not_inflated(folder: Path) -> None:
     path = folder / 'bomb.zip'
     with zipfile.ZipFile(path, 'w', zipfile.ZIP_DEFLATED, compresslevel=9) as file:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import lzma
 import struct
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from types import TracebackType
@@ -13,6 +15,8 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+# What a damaged archive makes of zipfile and its decompressors; NotImplementedError is a RuntimeError
+_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError)
 _PNG_HEADER = struct.Struct('>8sI4sIIBB')
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
@@ -116,7 +120,7 @@ class AnnotationArchive:
         self._size = size
         try:
             self._zip = zipfile.ZipFile(self.path)
-        except zipfile.BadZipFile as error:
+        except _ZIP_ERRORS as error:
             raise ValueError(f'{self.path}: not a zip file ({error}). Download it again') from error
         self._names = set(self._zip.namelist())
 
@@ -178,7 +182,7 @@ class AnnotationArchive:
         try:
             with self._zip.open(self._name(frame)) as member:
                 return member.read(length)
-        except (zipfile.BadZipFile, OSError, EOFError, RuntimeError, NotImplementedError, ValueError) as error:
+        except (*_ZIP_ERRORS, OSError, EOFError) as error:
             raise ValueError(f'{self._where(frame)}: cannot be read ({error}). Download the archive again') from error
 
     def _check_header(self, frame: int, data: bytes) -> tuple[int, int]:

@@ -187,7 +187,9 @@ def _read_names(path: Path) -> tuple[str, ...]:
         raise ValueError(
             f'no list of classes {path}: `raw` must be the folder of a ScanNet++ release with its metadata'
         )
-    names = tuple(line.strip() for line in path.read_text(encoding='utf-8', errors='replace').splitlines() if line.strip())
+    names = tuple(
+        line.strip() for line in path.read_text(encoding='utf-8', errors='replace').splitlines() if line.strip()
+    )
     repeated = sorted({name for name in names if names.count(name) > 1})
     if not names or repeated:
         raise ValueError(
