@@ -310,6 +310,18 @@ def test_vertices_of_the_mesh_follow_the_mean_of_their_pixels(tmp_path: Path) ->
     assert evaluate([near], [UniteMeshMetric(label_space=SPACE, num_neighbours=1)])[key] == 1.0
 
 
+def test_voxels_name_their_choices(tmp_path: Path) -> None:
+    sample = make_views(0, tmp_path)
+    choices = {
+        '': {},
+        '_panoptic': {'read_out': 'panoptic'},
+        '_gt_or_predicted': {'classes': 'gt_or_predicted'},
+        '_all_ignore_void': {'classes': 'all', 'ignore_gt_void_voxels': True},
+    }
+    metrics = evaluate([sample], [VoxelMetric(label_space=SPACE, **arguments) for arguments in choices.values()])
+    assert {key.split('/')[1] for key in metrics} == {f'miou_voxel{suffix}' for suffix in choices}
+
+
 def test_nothing_to_score_is_undefined() -> None:
     sample = make_points(0)
     void = PanopticMap(torch.full((1400,), -1), torch.zeros(1400, dtype=torch.int64))
@@ -420,7 +432,7 @@ def test_the_mesh_is_refused_by_what_is_wrong_with_it(tmp_path: Path) -> None:
         (PointInstanceMetric, {'rules': 'coco'}, "`rules` .* got 'coco'"),
         (PointInstanceMetric, {'rules': 'maskclustering'}, 'set `class_agnostic`'),
         (PointInstanceMetric, {'class_agnostic': True, 'per_class': True}, 'unset `class_agnostic`'),
-        (VoxelMetric, {'classes': 'seen'}, "`classes` .* got 'seen'"),
+        (VoxelMetric, {'classes': 'seen'}, "`classes` .*'gt_or_predicted'.* got 'seen'"),
         (VoxelMetric, {'read_out': 'argmax'}, "`read_out` .* got 'argmax'"),
         (VoxelMetric, {'min_confidence_quantile': 1.0}, r'\[0, 1\), got 1.0'),
     ],

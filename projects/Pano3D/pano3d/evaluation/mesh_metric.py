@@ -38,8 +38,8 @@ class UniteMeshMetric(ProtocolMetric):
     distance, and of these the largest. Instances: the segments of `pred_panoptic`, as masks with the scores of
     `pred_segments`, are carried in the same way, and each vertex goes to the largest, or to none where most of the
     weight is on pixels without a segment. The pixels are in space once through the depth, intrinsics and poses of the
-    ground truth, once as predicted points after one Sim(3) per scene;
-    always both. Then the rules of miou_points and ap_points_class_agnostic on the vertices.
+    ground truth, once as predicted points after one Sim(3) per scene; always both. Then the rules of miou_points and
+    ap_points_class_agnostic on the vertices.
 
     The mesh is read from `mesh_path` (docs/scene_format.md), its classes are `instance_categories` of the sample.
 

@@ -19,8 +19,6 @@ from .own_geometry import aligned_points
 from .protocol_metric import ProtocolMetric, gt_panoptic, load_label_space
 from .semantic_iou_metric import predicted_category
 
-CLASS_MEANS = ('gt', 'gt_or_predicted', 'all')
-
 
 @METRICS.register_module()
 class VoxelMetric(ProtocolMetric):
@@ -31,7 +29,8 @@ class VoxelMetric(ProtocolMetric):
 
     Keys: `<label space>/miou_voxel/own_geometry/<mIoU | mIoU_pooled | occupancy_IoU>`, and `.../IoU/<class>` if
     `per_class`. mIoU and occupancy, IoU without classes, are means over scenes; mIoU_pooled and the classes are of the
-    voxels of all scenes.
+    voxels of all scenes. Choices other than the defaults are named:
+    `miou_voxel[_panoptic][_gt_or_predicted | _all][_ignore_void]`.
 
     Args:
         label_space: name of a label space, path of its file, or the label space.
@@ -60,10 +59,13 @@ class VoxelMetric(ProtocolMetric):
         per_class: bool = False,
         collect_device: str = 'cpu',
     ) -> None:
-        if classes not in CLASS_MEANS:
-            raise ValueError(f'`classes` must be one of {list(CLASS_MEANS)}, got {classes!r}')
-        if read_out not in ('semantic', 'panoptic'):
-            raise ValueError(f"`read_out` must be 'semantic' or 'panoptic', got {read_out!r}")
+        choices = {
+            'read_out': (read_out, {'semantic': '', 'panoptic': '_panoptic'}),
+            'classes': (classes, {'gt': '', 'gt_or_predicted': '_gt_or_predicted', 'all': '_all'}),
+        }
+        for name, (value, suffixes) in choices.items():
+            if value not in suffixes:
+                raise ValueError(f'`{name}` must be one of {list(suffixes)}, got {value!r}')
         if not 0 <= min_confidence_quantile < 1:
             raise ValueError(f'`min_confidence_quantile` must lie in [0, 1), got {min_confidence_quantile}')
         self.label_space = load_label_space(label_space)
@@ -74,7 +76,9 @@ class VoxelMetric(ProtocolMetric):
         self.min_confidence_quantile = min_confidence_quantile
         self.min_points = min_points
         self.per_class = per_class
-        super().__init__(prefix=f'{self.label_space.name}/miou_voxel/own_geometry', collect_device=collect_device)
+        protocol = 'miou_voxel' + ''.join(suffixes[value] for value, suffixes in choices.values())
+        protocol += '_ignore_void' if ignore_gt_void_voxels else ''
+        super().__init__(prefix=f'{self.label_space.name}/{protocol}/own_geometry', collect_device=collect_device)
 
     def scene_state(self, sample: Mapping[str, Any]) -> SemanticCounts:
         points, predicted, gt = aligned_points(sample)
