@@ -208,16 +208,22 @@ def test_files_of_no_kind_are_named(folder: Path, name: str, content: bytes) -> 
 
 
 def test_damaged_members_of_any_compression_are_named(folder: Path) -> None:
-    """Every byte of the compressed data, once wrong."""
-    path = folder / 'members.zip'
+    """Every byte of the compressed data, once wrong. A few bytes mean nothing; then the image is still right."""
+    path, image = folder / 'members.zip', encoded('PNG', 1)
     for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
         with zipfile.ZipFile(path, 'w', method) as file:
-            file.writestr('instance-filt/0.png', encoded('PNG', 1))
-        good = path.read_bytes()
-        for at in range(49, good.index(b'PK\x01\x02')):
+            file.writestr('instance-filt/0.png', image)
+        good, refused = path.read_bytes(), 0
+        places = range(49, good.index(b'PK\x01\x02'))
+        for at in places:
             path.write_bytes(good[:at] + bytes([good[at] ^ 0x55]) + good[at + 1 :])
-            with pytest.raises(ValueError, match=r'members\.zip: instance-filt/0\.png'):
-                read_archive(path)
+            with AnnotationArchive(path, folder='instance-filt', size=SIZE) as maps:
+                try:
+                    assert maps.read(0)[0] == image
+                except ValueError as error:
+                    assert 'members.zip: instance-filt/0.png' in str(error)
+                    refused += 1
+        assert refused > 0.9 * len(places)
 
 
 def test_a_zip_bomb_is_not_inflated(folder: Path) -> None:
