@@ -380,6 +380,9 @@ def test_segments_must_be_those_of_the_map(metric: type[BaseMetric], tmp_path: P
     for message, value in wrong.items():
         with pytest.raises(ValueError, match=f"scene 'scene0007': .*{message}"):
             metric(label_space=SPACE).process(None, [copy_with(sample, pred_segments=value).to_dict()])
+    negative = PanopticMap(sample.pred_panoptic.category, sample.pred_panoptic.instance - 1)
+    with pytest.raises(ValueError, match='must not have negative instances, got -1'):
+        metric(label_space=SPACE).process(None, [copy_with(sample, pred_panoptic=negative).to_dict()])
 
 
 def test_views_are_refused_by_what_is_wrong_with_them(tmp_path: Path) -> None:

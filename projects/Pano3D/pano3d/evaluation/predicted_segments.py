@@ -41,8 +41,8 @@ def scored_segments(sample: Mapping[str, Any]) -> ScoredSegments:
     """`pred_panoptic` with the scores of `pred_segments`, on the CPU.
 
     Raises:
-        ValueError: if one of them is missing, an element belongs to no listed segment, a segment is listed twice, or a
-            score is not finite.
+        ValueError: if one of them is missing, an element belongs to no listed segment, a segment is listed twice, an
+            instance is negative, or a score is not finite.
     """
     panoptic = required(sample, 'pred_panoptic', PanopticMap).to('cpu')
     segments = required(sample, 'pred_segments', list)
@@ -52,6 +52,8 @@ def scored_segments(sample: Mapping[str, Any]) -> ScoredSegments:
     if not score.isfinite().all():
         raise ValueError(f'`pred_segments` must have finite scores, got {score.tolist()}')
 
+    if panoptic.instance.numel() and panoptic.instance.min() < 0:
+        raise ValueError(f'`pred_panoptic` must not have negative instances, got {int(panoptic.instance.min())}')
     labelled = panoptic.category >= 0
     stride = int(torch.cat([panoptic.instance.flatten(), instance, torch.zeros(1, dtype=torch.int64)]).max()) + 1
     listed, order = (category * stride + instance).sort()
