@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -73,9 +75,15 @@ class PyramidHead(nn.Module):
         return torch.cat([run_block(self._forward_chunk, grid, *chunk, recompute=recompute) for chunk in chunks])
 
     def _forward_chunk(self, grid: tuple[int, int], *layers: Tensor) -> Tensor:
+        x = self.scratch(self._token_pyramid(layers, grid))
+        for layer in self.head:  # one by one, so that each map is freed after its use
+            x = layer(x)
+        return x.permute(0, 2, 3, 1)
+
+    def _token_pyramid(self, layers: Sequence[Tensor], grid: tuple[int, int]) -> list[Tensor]:
+        """Maps of four sizes, fine to coarse."""
         maps = (tokens.transpose(1, 2).unflatten(2, grid) for tokens in layers)
-        levels = [project(level) for project, level in zip(self.act_postprocess, maps, strict=True)]
-        return self.head(self.scratch(levels)).permute(0, 2, 3, 1)
+        return [project(level) for project, level in zip(self.act_postprocess, maps, strict=True)]
 
 
 class DescriptorHead(Mlp):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -139,7 +139,8 @@ class MUSt3RDecoder(nn.Module):
         for index, block in enumerate(self.blocks_dec):
             context = [] if memory is None else [memory.layers[index]]
             if together:
-                before.append(torch.cat([state.flatten(1, 2) for state in states], dim=1))
+                tokens = [state.flatten(1, 2) for state in states]
+                before.append(torch.cat(tokens, dim=1) if len(tokens) > 1 else tokens[0])
                 context += [block.remember(before[-1])] if joined else []
             keys, values = block.recall(torch.cat(context, dim=1) if len(context) > 1 else context[0])
             recompute = self.checkpoint_activations and self.training
@@ -149,12 +150,12 @@ class MUSt3RDecoder(nn.Module):
             ]
         return [self.norm_dec(state) for state in states], before
 
-    def remember(self, before: Sequence[Tensor]) -> list[Tensor]:
-        """What the memory keeps, per block, of the states (B, T, C) before every block."""
-        if self.feedback_layer is not None:
-            news = self.feedback_layer(self.feedback_norm(before[-1]))
-            before = [*(state + news for state in before[:-1]), before[-1]]
-        return [block.remember(state) for block, state in zip(self.blocks_dec, before, strict=True)]
+    def remember(self, before: Sequence[Tensor]) -> Iterator[Tensor]:
+        """What the memory keeps, block by block, of the states (B, T, C) before every block."""
+        news = 0 if self.feedback_layer is None else self.feedback_layer(self.feedback_norm(before[-1]))
+        for block, state in zip(self.blocks_dec[:-1], before[:-1], strict=True):
+            yield block.remember(state + news)
+        yield self.blocks_dec[-1].remember(before[-1])
 
     def _embed(self, stacks: Sequence[Tokens], *, starts: bool) -> list[Tensor]:
         """First states (B, V, N, C); all views but the reference, which starts a scene, are marked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,7 +32,7 @@ class MUSt3RMemory:
         return self.labels.shape[1]
 
     @staticmethod
-    def append(memory: MUSt3RMemory | None, layers: Sequence[Tensor], labels: Tensor, num_images: int) -> MUSt3RMemory:
+    def append(memory: MUSt3RMemory | None, layers: Iterable[Tensor], labels: Tensor, num_images: int) -> MUSt3RMemory:
         """The memory, or an empty one, and new images behind.
 
         Args:
@@ -42,7 +42,8 @@ class MUSt3RMemory:
             num_images: how many new images.
         """
         if memory is None:
-            return MUSt3RMemory(tuple(layers), labels.expand(layers[0].shape[0], -1), num_images)
+            layers = tuple(layers)
+            return MUSt3RMemory(layers, labels.expand(layers[0].shape[0], -1), num_images)
         labels = (labels + memory.num_images).expand(memory.batch_size, -1)
         joined = tuple(torch.cat(pair, dim=1) for pair in zip(memory.layers, layers, strict=True))
         return MUSt3RMemory(joined, torch.cat([memory.labels, labels], dim=1), memory.num_images + num_images)

@@ -202,16 +202,17 @@ class Pi3Trunk(Backbone):
         if size != tuple(image_size):
             raise ValueError(f'`image_size` must be {size} beside tokens on a grid {decoded.grid}, got {image_size}')
         tokens = decoded.layers[0].flatten(0, 1)
+        # the largest outputs last, so that they are not there yet while the other heads run
+        with self.learning('camera'):
+            poses = self._run_head(self.camera_decoder, self.camera_head, tokens, decoded.grid)
+        with self.learning('confidence'):
+            logits = self._run_head(self.conf_decoder, partial(self.conf_head, grid=decoded.grid), tokens, decoded.grid)
         with self.learning('point'):
             points = self._run_head(
                 self.point_decoder, partial(self.point_head, grid=decoded.grid), tokens, decoded.grid
             )
-            depth = points[..., 2:].clamp(max=self.largest_log_depth).exp()
+            depth = points[..., 2:].clamp(max=self.largest_log_depth).exp_()
             local_points = torch.cat([points[..., :2] * depth, depth], dim=-1)
-        with self.learning('confidence'):
-            logits = self._run_head(self.conf_decoder, partial(self.conf_head, grid=decoded.grid), tokens, decoded.grid)
-        with self.learning('camera'):
-            poses = self._run_head(self.camera_decoder, self.camera_head, tokens, decoded.grid)
         outputs = {'local_points': local_points, 'confidence_logits': logits.squeeze(-1), 'camera_to_world': poses}
         return {name: value.unflatten(0, decoded.patches.shape[:2]) for name, value in outputs.items()}
 
