@@ -51,35 +51,17 @@ def image_instance_matches(
     check_proposals(masks, category, score, gt_category, gt_instance, is_stuff)
     is_thing = torch.cat([~is_stuff, is_stuff.new_zeros(1)])  # the last entry answers for void, -1
     gt_class, index = segments_of(torch.where(is_thing[gt_category], gt_category, -1), gt_instance)
-    instances = [index == i for i in range(len(gt_class))]
-    truth = _annotations(instances, gt_class.tolist())
-    void = gt_category < 0
-    if void_is_crowd and void.any():
-        classes = is_thing[:-1].nonzero()[:, 0].tolist()
-        truth += _annotations([void] * len(classes), classes, first_id=len(truth) + 1, iscrowd=1)
     kept = (is_thing[category] & masks.flatten(1).any(1)).nonzero()[:, 0].tolist()
     found = _annotations([masks[k] for k in kept], category[kept].tolist())
     for annotation, value in zip(found, score[kept].tolist(), strict=True):
         annotation['score'] = value
-    results = _evaluate(truth, found, is_thing[:-1].nonzero()[:, 0].tolist(), gt_category.shape, max_masks)
-
-    labels = [result['category_id'] for result in results for _ in result['dtScores']]
-    scores = [value for result in results for value in result['dtScores']]
-    empty = [np.zeros((len(COCO_THRESHOLDS), 0), bool)]
-    matched = np.concatenate([*empty, *(result['dtMatches'] > 0 for result in results)], axis=1)
-    excused = np.concatenate([*empty, *(result['dtIgnore'] > 0 for result in results)], axis=1)
-    right, wrong = (torch.from_numpy(flags.T.copy()) for flags in (matched & ~excused, ~matched & ~excused))
-    label = torch.tensor(labels, dtype=torch.int64)
-    counted = torch.bincount(gt_class.cpu(), minlength=len(is_stuff))
-    hits = torch.zeros(len(is_stuff), len(COCO_THRESHOLDS), dtype=torch.int64).index_add_(0, label, right.long())
-    return InstanceMatches(
-        category=label,
-        score=torch.tensor(scores, dtype=torch.float64),
-        true_positives=right.to(torch.uint8),
-        false_positives=wrong.to(torch.uint8),
-        missed=counted[:, None] - hits,
-        instances=counted,
-    )
+    truth = _annotations([index == i for i in range(len(gt_class))], gt_class.tolist())
+    void = gt_category < 0
+    if void_is_crowd and void.any():
+        classes = category[kept].unique().tolist()
+        truth += _annotations([void] * len(classes), classes, first_id=len(truth) + 1, iscrowd=1)
+    results = _evaluate(truth, found, gt_category.shape, max_masks)
+    return _collect(results, torch.bincount(gt_class.cpu(), minlength=len(is_stuff)))
 
 
 def _annotations(
@@ -102,12 +84,13 @@ def _annotations(
 
 
 def _evaluate(
-    truth: list[dict[str, Any]], found: list[dict[str, Any]], classes: list[int], size: Sequence[int], max_masks: int
+    truth: list[dict[str, Any]], found: list[dict[str, Any]], size: Sequence[int], max_masks: int
 ) -> list[dict[str, Any]]:
     """What pycocotools says of each class that has an annotation."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    classes = sorted({annotation['category_id'] for annotation in truth + found})
     with contextlib.redirect_stdout(io.StringIO()):  # it reports its progress
         indexed = []
         for annotations in (truth, found):
@@ -124,3 +107,23 @@ def _evaluate(
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, float('inf')]], ['all']
         evaluator.evaluate()
     return [result for result in evaluator.evalImgs if result is not None]
+
+
+def _collect(results: list[dict[str, Any]], instances: Tensor) -> InstanceMatches:
+    """The matches that the results tell of; `instances` (C,) are those of the view."""
+    empty = np.zeros((len(COCO_THRESHOLDS), 0), bool)
+    matched, excused = (
+        torch.from_numpy(np.concatenate([empty, *(result[name] > 0 for result in results)], axis=1).T.copy())
+        for name in ('dtMatches', 'dtIgnore')
+    )
+    category = torch.tensor([r['category_id'] for r in results for _ in r['dtScores']], dtype=torch.int64)
+    right = matched & ~excused
+    missed = instances[:, None].repeat(1, len(COCO_THRESHOLDS)).index_add_(0, category, -right.long())
+    return InstanceMatches(
+        category=category,
+        score=torch.tensor([value for r in results for value in r['dtScores']], dtype=torch.float64),
+        true_positives=right.to(torch.uint8),
+        false_positives=(~matched & ~excused).to(torch.uint8),
+        missed=missed,
+        instances=instances,
+    )
