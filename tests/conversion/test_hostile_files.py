@@ -255,7 +255,9 @@ def test_depth_that_inflates_without_end(folder: Path) -> None:
     assert peak < ALLOWED
 
 
-@pytest.mark.parametrize('content', [b'', b'\x1aE\xdf\xa3' + b'\xff' * 500, bytes(5000)])
+@pytest.mark.parametrize(
+    'content', [b'', b'\x1aE\xdf\xa3' + b'\xff' * 500, bytes(5000), b'#EXTM3U\nhttp://localhost/x.ts\n']
+)
 def test_videos_that_are_none(folder: Path, content: bytes) -> None:
     path = folder / 'rgb.mkv'
     path.write_bytes(content)

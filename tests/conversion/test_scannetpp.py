@@ -235,6 +235,15 @@ def test_frame_skip_counts_registered_images(release: Release, out: Path) -> Non
     assert [frame['id'] for frame in scene_of(out)['frames']] == ['DSC00001', 'DSC00003']
 
 
+def test_bad_frames_are_known_by_their_name_alone(release: Release, out: Path) -> None:
+    release.add('aa')
+    frames = [{'file_path': 'frame_000002.jpg', 'is_bad': True}]  # COLMAP calls it video/frame_000002.jpg
+    release.file('aa', 'iphone/nerfstudio/transforms.json').write_text(json.dumps({'frames': frames}))
+    convert_scannetpp(release.root, out, camera='iphone')
+    assert [frame['id'] for frame in scene_of(out)['frames']] == ['000000']
+    assert scene_of(out)['report']['frames_marked_bad'] == ['000002']
+
+
 def test_scans_of_the_test_list_have_no_annotation(release: Release, out: Path) -> None:
     release.add('aa', 'sem_test')
     assert convert_scannetpp(release.root, out).failed == ()

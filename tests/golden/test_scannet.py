@@ -34,7 +34,12 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if 'case' in metafunc.fixturenames:
         file = root / 'broken' / 'cases.json' if root else None
         cases = json.loads(file.read_text())['cases'] if file and file.is_file() else []
-        of_scannet = [case for case in cases if all(name.startswith('scannet/') for name in case['overlay'])]
+        changed = [[*case['overlay'], *case.get('remove', [])] for case in cases]
+        of_scannet = [
+            case
+            for case, names in zip(cases, changed, strict=True)
+            if all(name.startswith('scannet/') for name in names)
+        ]
         metafunc.parametrize('case', of_scannet, ids=[case['id'] for case in of_scannet])
 
 
@@ -268,7 +273,9 @@ def _tree(folder: Path) -> set[str]:
 def test_damaged_release(golden: Path, tmp_path: Path, case: dict[str, Any]) -> None:
     raw, out = tmp_path / 'raw', tmp_path / 'deeper' / 'out'
     shutil.copytree(golden / 'broken' / 'base' / 'scannet', raw)
-    shutil.copytree(golden / 'broken' / 'cases' / case['id'] / 'scannet', raw, dirs_exist_ok=True)
+    overlay = golden / 'broken' / 'cases' / case['id'] / 'scannet'
+    if overlay.is_dir():
+        shutil.copytree(overlay, raw, dirs_exist_ok=True)
     for name in case.get('remove', []):
         (raw / Path(name).relative_to('scannet')).unlink()
     before, target = _tree(tmp_path), case['target_scene']

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -198,7 +199,7 @@ def _look_at_pairs(scene: SceneRecord, label_space: LabelSpace, num_pairs: int, 
 
 def _load(scene: SceneRecord, frames: Sequence[FrameRecord], label_space: LabelSpace) -> tuple[SceneSample, np.ndarray]:
     width, height = frames[0].color_size
-    results = {'scene': scene, 'views': list(frames), 'label_space': label_space, 'backend_args': None}
+    results: dict[str, Any] = {'scene': scene, 'views': list(frames), 'label_space': label_space, 'backend_args': None}
     for step in (LoadViews(), ResizeCrop(size=(HEIGHT, max(1, round(HEIGHT * width / height)))), PackScene()):
         results = step.transform(results)
     images: torch.Tensor = results['inputs']

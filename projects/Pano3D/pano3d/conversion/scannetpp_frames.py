@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -94,7 +94,7 @@ class PPFrameWriter:
             if self._depth == 'sensor':
                 sensor = stack.enter_context(IPhoneDepthReader(self._scan.of_camera('depth.bin')))
             for frame_id, image in images[::frame_skip]:
-                if image.name in bad:
+                if PurePosixPath(image.name).name in bad:
                     self._report.frames_marked_bad.append(frame_id)
                     continue
                 try:

@@ -6,7 +6,7 @@ import csv
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TypedDict
 
 import numpy as np
@@ -169,7 +169,7 @@ def read_excluded_vertices(path: Path, num_vertices: int) -> np.ndarray:
 
 
 def read_bad_frames(path: Path) -> set[str]:
-    """File names of the frames that `transforms.json` marks as bad (blurred or badly lit).
+    """File names, without folders, of the frames that `transforms.json` marks as bad (blurred or badly lit).
 
     Raises:
         ValueError: if the file is not of this kind.
@@ -177,7 +177,7 @@ def read_bad_frames(path: Path) -> set[str]:
     try:
         record = json.loads(path.read_bytes())
         frames = [*record['frames'], *record.get('test_frames', [])]
-        return {str(frame['file_path']) for frame in frames if frame.get('is_bad', False)}
+        return {PurePosixPath(frame['file_path']).name for frame in frames if frame.get('is_bad', False)}
     except (ValueError, RecursionError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f'{path}: expected frames with file_path and is_bad, found {error!r}') from error
 

@@ -14,6 +14,7 @@ from .colmap import PosedImage
 from .images import read_color, read_grey
 
 CameraName = Literal['dslr', 'iphone']
+MATROSKA = b'\x1aE\xdf\xa3'
 SPLITS = {'train': 'nvs_sem_train.txt', 'val': 'nvs_sem_val.txt', 'test': 'sem_test.txt'}
 
 
@@ -159,6 +160,10 @@ class Video:
     def _open(self) -> None:
         if not self.path.is_file():
             raise ValueError(f'{self.path}: not there, and no image files instead of it; download it')
+        with open(self.path, 'rb') as file:
+            start = file.read(len(MATROSKA))
+        if start != MATROSKA:  # the decoder knows formats that make it open other files
+            raise ValueError(f'{self.path}: expected a Matroska video, found {start!r}. Download it again')
         self._capture = cv2.VideoCapture(str(self.path), cv2.CAP_FFMPEG)
         self._next = 0
         if not self._capture.isOpened():
