@@ -75,9 +75,9 @@ def read_json(folder: Path, file: str) -> dict:
 def build(folder: Path, case: str = '') -> tuple[DUSt3RBackbone, set[str]]:
     """The network of the weights file, and the stages whose weights the file holds."""
     state = read_tensors(folder, 'small.safetensors')
-    if case.startswith('linear') and (folder / LINEAR_FILE).is_file():
+    if case.startswith('linear') and 'downstream_head1.proj.weight' not in state:
         state = {name: value for name, value in state.items() if not name.startswith('downstream_head')}
-        state |= load_file(folder / LINEAR_FILE)
+        state |= load_file(folder / LINEAR_FILE) if (folder / LINEAR_FILE).is_file() else {}
     facts = read_json(folder, 'small.json')
     sizes = facts['constructor']
     if case.startswith('linear') or 'downstream_head1.proj.weight' in state:
