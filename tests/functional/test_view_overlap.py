@@ -4,7 +4,7 @@ import numpy as np
 import torch
 
 from pano3d.functional.geometry import transform_points, unproject
-from pano3d.functional.view_overlap import seen_points
+from pano3d.functional.view_overlap import pairwise_overlap, seen_points
 
 INTRINSICS = torch.tensor([[10.0, 0, 9.5], [0, 10.0, 4.5], [0, 0, 1]])
 
@@ -64,3 +64,46 @@ def test_against_one_point_at_a_time():
                 ratio = z / depth[row, column].item()
                 expected = (0.7 <= ratio <= 1.3, ratio < 0.7)
         assert (is_seen, is_contradicted) == expected
+
+
+def test_pairwise_overlap_of_a_wall_seen_from_three_places():
+    """At 2 m, a metre is 5 of 20 columns; the third view stands 3 m to the right and the fourth looks away."""
+    away = torch.diag(torch.tensor([-1.0, 1.0, -1.0, 1.0]))
+    poses = torch.stack([shifted(0.0), shifted(1.0), shifted(3.0), away])
+    overlap = pairwise_overlap(wall(2.0).expand(4, -1, -1), INTRINSICS.expand(4, -1, -1), poses)
+    expected = [[1, 0.75, 0.25, 0], [0.75, 1, 0.5, 0], [0.25, 0.5, 1, 0], [0, 0, 0, 1]]
+    torch.testing.assert_close(overlap, torch.tensor(expected))
+
+
+def test_a_close_up_is_in_the_overview_and_not_the_other_way_round():
+    closer = torch.eye(4)
+    closer[2, 3] = 1.0
+    poses, depth = torch.stack([torch.eye(4), closer]), torch.stack([wall(2.0), wall(1.0)])
+    overlap = pairwise_overlap(depth, INTRINSICS.expand(2, -1, -1), poses)
+    assert overlap[1, 0] == 1
+    # The outer pixels fall on 9.5 + 2 (column - 9.5): columns 5 to 14 are inside; rows 2 and 7 are just on the rim.
+    torch.testing.assert_close(overlap[0, 1], torch.tensor(10 * 4 / 200))
+
+
+def test_pairwise_overlap_against_one_pixel_at_a_time():
+    rng = np.random.default_rng(1)
+    depth = torch.from_numpy(rng.uniform(1.5, 2.5, (3, 10, 20)) * (rng.random((3, 10, 20)) < 0.7)).float()
+    depth[2] = 0
+    poses = torch.stack([shifted(x) for x in (0.0, 0.4, 0.0)])
+    overlap = pairwise_overlap(depth, INTRINSICS.expand(3, -1, -1), poses, tolerance=0.2)
+    for i in range(3):
+        for j in range(3):
+            points = [
+                ((column - 9.5) / 10 * z + float(poses[i, 0, 3] - poses[j, 0, 3]), (row - 4.5) / 10 * z, z)
+                for row, line in enumerate(depth[i].tolist())
+                for column, z in enumerate(line)
+                if z > 0
+            ]
+            found = 0
+            for x, y, z in points:
+                column, row = round(10 * x / z + 9.5), round(10 * y / z + 4.5)
+                if 0 <= column < 20 and 0 <= row < 10 and depth[j, row, column] > 0:
+                    found += abs(z / depth[j, row, column].item() - 1) <= 0.2
+            assert abs(overlap[i, j].item() - found / max(len(points), 1)) < 1e-6
+    assert 0.1 < overlap[0, 1] < 0.9
+    assert overlap[2].sum() == overlap[:, 2].sum() == 0
