@@ -5,14 +5,18 @@ from .config import load_config
 from .launch import check_inputs, configure_processes
 from .optimizer import PartOptimWrapperConstructor
 from .plain_checkpoint import PlainCheckpointHook
+from .protocols import select_protocols
+from .scene_test_loop import SceneTestLoop
 from .train_loop import ReproducibleTrainLoop
 
 __all__ = [
     'PartOptimWrapperConstructor',
     'PlainCheckpointHook',
     'ReproducibleTrainLoop',
+    'SceneTestLoop',
     'check_inputs',
     'configure_processes',
     'load_config',
     'load_model_weights',
+    'select_protocols',
 ]

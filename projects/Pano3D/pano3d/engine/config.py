@@ -25,6 +25,8 @@ _READ_BY_BUILDER = {'type', '_scope_', 'paramwise_cfg', 'constructor'}
 def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> Config:
     """Read a config, apply `--cfg-options`, and check every `dict(type=...)` against its class.
 
+    Metrics that read classes and name no label space get that of their data set.
+
     Raises:
         ValueError: if the file does not exist, or a key is unknown; the message names the nearest known key.
     """
@@ -39,7 +41,20 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
             if top not in known:
                 raise ValueError(f'--cfg-options {key}: {path} has no {top!r}{_nearest(top, known)}')
     check_config(config)
+    for split in ('val', 'test'):
+        dataset = (config.get(f'{split}_dataloader') or {}).get('dataset') or {}
+        metrics = config.get(f'{split}_evaluator')
+        if isinstance(metrics, list):
+            config[f'{split}_evaluator'] = [with_label_space(m, dataset.get('label_space')) for m in metrics]
     return config
+
+
+def with_label_space(metric: Mapping[str, Any], label_space: str | None) -> dict[str, Any]:
+    """The config of a metric that reads classes, in the label space of its data set unless it names one itself."""
+    accepted = parameters(resolve(metric['type'])) or set()
+    if label_space is None or 'label_space' in metric or 'label_space' not in accepted:
+        return dict(metric)
+    return {**metric, 'label_space': label_space}
 
 
 def check_config(config: Config) -> None:

@@ -23,8 +23,8 @@ from pano3d.structures import VOID, LabelSpace, PanopticMap
 from .own_geometry import aligned_points
 from .point_instance_metric import class_agnostic_matches, instance_scores
 from .predicted_segments import ScoredSegments, scored_segments
-from .protocol_metric import ProtocolMetric, load_label_space, required
-from .semantic_iou_metric import class_probabilities, semantic_scores
+from .protocol_metric import MissingFieldError, ProtocolMetric, load_label_space, required
+from .semantic_iou_metric import class_probabilities, most_probable, semantic_scores
 
 GEOMETRIES = ('gt_depth', 'own_geometry')
 MeshState = dict[str, tuple[SemanticCounts, InstanceMatches]]
@@ -113,7 +113,7 @@ class UniteMeshMetric(ProtocolMetric):
         labels: PanopticMap,
     ) -> tuple[SemanticCounts, InstanceMatches]:
         neighbours = pixel_neighbours(points, valid, vertices, num_neighbours=self.num_neighbours)
-        category = carry_values(probabilities, neighbours).argmax(1)
+        category = most_probable(carry_values(probabilities, neighbours))
         counts = semantic_counts(predicted=category, gt=labels.category, num_classes=self.label_space.num_classes)
         owner = carry_masks(segments.index, segments.score, neighbours)
         proposals = ScoredSegments(owner, segments.category, segments.score).as_proposals()
@@ -132,10 +132,11 @@ def read_labelled_vertices(
 
     Raises:
         FileNotFoundError: if the file is not there.
-        ValueError: if the scene has no mesh, the file is damaged, or an instance has no category.
+        MissingFieldError: if the scene has no mesh.
+        ValueError: if the file is damaged, or an instance has no category.
     """
     if not isinstance(path, str):
-        raise ValueError(
+        raise MissingFieldError(
             f'`mesh_path` must be the mesh of the scene, got {path!r}; this protocol needs scenes with one'
         )
     try:

@@ -13,6 +13,10 @@ from pano3d.structures import LabelSpace, PanopticMap
 T = TypeVar('T')
 
 
+class MissingFieldError(ValueError):
+    """A protocol needs something that the prediction or the data set does not offer at all."""
+
+
 class ProtocolMetric(BaseMetric):
     """Keeps `scene_state` of every sample, so that the states of several processes are collected as they are.
 
@@ -61,12 +65,12 @@ def required(sample: Mapping[str, Any], name: str, kind: type[T]) -> T:
     """Field `name` of a sample.
 
     Raises:
-        ValueError: if it is missing or not of the type `kind`.
+        MissingFieldError: if it is missing or not of the type `kind`.
     """
     value = sample.get(name)
     if not isinstance(value, kind):
         found = 'nothing' if value is None else type(value).__name__
-        raise ValueError(
+        raise MissingFieldError(
             f'expected `{name}` ({kind.__name__}) in the data sample, found {found}; '
             'predictions are set by the predict mode of the model, ground truth by the transforms of the data set'
         )

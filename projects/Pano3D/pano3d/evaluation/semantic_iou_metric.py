@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from functools import reduce
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from pano3d.functional.confusion import SemanticCounts, class_accuracy, class_iou, overall_accuracy, semantic_counts
 from pano3d.registry import METRICS
-from pano3d.structures import LabelSpace, PanopticMap
+from pano3d.structures import VOID, LabelSpace, PanopticMap
 
 from .protocol_metric import ProtocolMetric, gt_panoptic, load_label_space, required
 
@@ -79,7 +80,13 @@ def predicted_category(sample: Mapping[str, Any], label_space: LabelSpace, read_
     """
     if read_out == 'panoptic':
         return required(sample, 'pred_panoptic', PanopticMap).category
-    return class_probabilities(sample, label_space).argmax(1)
+    return most_probable(class_probabilities(sample, label_space))
+
+
+def most_probable(probabilities: Tensor) -> Tensor:
+    """Class of the highest probability, dimension 1; -1 where all are zero: nothing was predicted there."""
+    highest = probabilities.max(1)
+    return torch.where(highest.values == 0, VOID, highest.indices)
 
 
 def class_probabilities(sample: Mapping[str, Any], label_space: LabelSpace) -> Tensor:

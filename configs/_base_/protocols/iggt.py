@@ -1,0 +1,2 @@
+# The columns of IGGT's tables.
+iggt = [dict(type='IGGTMetric')]

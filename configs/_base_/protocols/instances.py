@@ -1,0 +1,2 @@
+# COCO mask AP of views.
+instances = [dict(type='ImageInstanceMetric', per_class=True)]

@@ -1,0 +1,2 @@
+# Relative and absolute camera poses.
+poses = [dict(type='PosePairMetric'), dict(type='TrajectoryMetric')]

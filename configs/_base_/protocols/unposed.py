@@ -1,0 +1,2 @@
+# FAST3DIS: instances that our own points carry.
+unposed = [dict(type='UnposedInstanceMetric')]

@@ -1,0 +1,2 @@
+# Right in space and in class.
+voxels = [dict(type='VoxelMetric', per_class=True)]
