@@ -45,14 +45,28 @@ def test_frozen_encoder_gets_no_gradient_and_the_rest_does(config):
     frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
     prefixes = tuple(f'backbone.{name}' for name in model.backbone.encoder_modules())
     expected = {name for name, _ in model.named_parameters() if name.startswith(prefixes)}
-    assert frozen == (expected if config.model.frozen_encoder else set())
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('pano3d'):
+        backbone = MODELS.build(config.model.backbone)
+    never_trained = {f'backbone.{name}' for name, p in backbone.named_parameters() if not p.requires_grad}
+    assert frozen == never_trained | (expected if config.model.frozen_encoder else set())
 
 
-def test_the_recipe_is_the_papers():
-    config = load_config(CONFIGS / 'pano3d_vggt_scannet.py')
-    views, _, resize, jitter, _ = config.train_dataloader.dataset.pipeline
+@pytest.mark.parametrize(
+    ('name', 'size', 'millions'),
+    [
+        ('vggt', (378, 518), 1158),  # without its track head and its point head
+        ('pi3', (378, 518), 959),
+        ('pi3x', (378, 518), 992),
+        ('must3r', (384, 512), 423),
+        ('dust3r', (384, 512), 569),
+    ],
+)
+def test_the_recipe_is_the_papers(name, size, millions):
+    config = load_config(CONFIGS / f'pano3d_{name}_scannet.py')
+    for loader in ('train_dataloader', 'val_dataloader', 'test_dataloader'):
+        assert config[loader].dataset.pipeline[2] == dict(type='ResizeCrop', size=size), loader
+    views, _, _, jitter, _ = config.train_dataloader.dataset.pipeline
     assert (views.num_views, views.max_stride) == (15, 4)
-    assert resize.size == (378, 518)
     assert jitter.type == 'ColorJitter'
     assert config.optim_wrapper.optimizer == dict(type='AdamW', lr=1e-4, weight_decay=0.05)
     assert config.optim_wrapper.clip_grad.max_norm == 1.0
@@ -61,9 +75,10 @@ def test_the_recipe_is_the_papers():
     assert config.train_dataloader.batch_size == 1
     assert config.model.joint_loss.weights == dict(geometry=10.0, segmentation=1.0)
     assert config.model.segmentation_gradient == 0.1
+    assert config.model.backbone.init_cfg.type == 'Pretrained'
     model = build(config)
-    backbone = sum(p.numel() for p in model.backbone.parameters())
-    assert 0.9e9 < backbone < 1.26e9  # VGGT-1B without its track head
+    assert round(sum(p.numel() for p in model.backbone.parameters()) / 1e6) == millions
+    assert all(side % model.backbone.patch_size == 0 for side in size)
     assert len(model.head.decoder.layers) == 9
     assert model.head.decoder.query_feature.num_embeddings == 100
 
