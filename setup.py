@@ -48,7 +48,7 @@ setup(
     python_requires='>=3.10',
     package_dir={'': SOURCE},
     packages=find_packages(SOURCE),
-    package_data={'pano3d': ['py.typed', '**/*.json']},
+    package_data={'pano3d': ['py.typed', '**/*.json', '**/*.j2']},
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,
     install_requires=[
@@ -65,6 +65,7 @@ setup(
         'trimesh',
         'pycocotools',
         'tqdm',
+        'jinja2',
         'tensorboard',
     ],
     extras_require={

@@ -53,7 +53,10 @@ def test_arrays_need_no_pickle_and_equal_the_prediction(sample, label_space, tmp
             'camera_to_world': reconstruction.camera_to_world,
             'intrinsics': reconstruction.intrinsics,
         }
-        assert set(arrays) == {*expected, 'frame_ids', 'class_names'}
+        segments = {'segment_category': [0, 4], 'segment_instance': [0, 1], 'segment_score': [0.5, 0.9]}
+        assert set(arrays) == {*expected, *segments, 'frame_ids', 'class_names'}
+        for name, column in segments.items():
+            assert arrays[name].tolist() == column
         for name, value in expected.items():
             np.testing.assert_array_equal(arrays[name], value.numpy())
         assert arrays['frame_ids'].tolist() == ['0', '1']

@@ -59,7 +59,8 @@ def prediction_arrays(sample: SceneSample, label_space: LabelSpace) -> dict[str,
     images (V, H, W, 3) uint8, RGB as the model saw it; category (V, H, W) int16, index into class_names or -1;
     instance (V, H, W) int32, 0 = none; depth (V, H, W) float32, z in the camera frame; points (V, H, W, 3) float32;
     confidence (V, H, W) float32; valid (V, H, W) bool; camera_to_world (V, 4, 4) float32; intrinsics (V, 3, 3)
-    float32, pixels; frame_ids (V,) str; class_names (C,) str.
+    float32, pixels; frame_ids (V,) str; class_names (C,) str; segment_category (S,) int16, segment_instance (S,) int32,
+    segment_score (S,) float64.
     """
     reconstruction = sample.pred_reconstruction.to('cpu')
     panoptic = sample.pred_panoptic.to('cpu')
@@ -76,7 +77,14 @@ def prediction_arrays(sample: SceneSample, label_space: LabelSpace) -> dict[str,
         'intrinsics': reconstruction.intrinsics.detach().float().numpy(),
         'frame_ids': np.array(list(sample.frame_ids), dtype=np.str_),
         'class_names': np.array(label_space.names, dtype=np.str_),
+        'segment_category': _column(sample, 'category', np.int16),
+        'segment_instance': _column(sample, 'instance', np.int32),
+        'segment_score': _column(sample, 'score', np.float64),
     }
+
+
+def _column(sample: SceneSample, name: str, dtype: type) -> np.ndarray:
+    return np.array([segment[name] for segment in sample.pred_segments], dtype=dtype)
 
 
 def summarize(sample: SceneSample, label_space: LabelSpace, *, min_confidence: float = 0.0) -> dict:
