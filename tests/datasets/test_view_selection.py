@@ -1,12 +1,13 @@
 """Oracles: enumeration of all legal choices, and numbers computed by hand."""
 
+import json
 from collections import Counter
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from pano3d.datasets import LinspaceViews, RandomStrideViews, ShuffleViews
+from pano3d.datasets import AllViews, LinspaceViews, ListedViews, RandomStrideViews, ShuffleViews
 
 
 def scene(length):
@@ -83,3 +84,48 @@ def test_shuffle_permutes_and_leaves_its_input():
 def test_refuses_nonsense(arguments):
     with pytest.raises(ValueError, match='must be positive'):
         RandomStrideViews(**arguments)
+
+
+class TestFixedLists:
+    FRAMES = tuple(SimpleNamespace(id=f'{20 * index:06d}') for index in range(5))
+
+    def results(self, scene_id='scene0011_00'):
+        return {'scene': SimpleNamespace(scene_id=scene_id, frames=self.FRAMES), 'backend_args': None}
+
+    def write(self, tmp_path, **changes):
+        record = {'format': 'pano3d-views', 'version': 1, 'views': {'scene0011_00': ['000060', '000000']}, **changes}
+        path = tmp_path / 'views.json'
+        path.write_text(json.dumps(record))
+        return ListedViews(path=str(path))
+
+    def test_all_views(self):
+        assert AllViews()(self.results())['views'] == list(self.FRAMES)
+
+    def test_views_come_in_the_order_of_the_file(self, tmp_path):
+        assert self.write(tmp_path)(self.results())['views'] == [self.FRAMES[3], self.FRAMES[0]]
+
+    def test_unlisted_scenes_and_strange_frames_are_named(self, tmp_path):
+        with pytest.raises(ValueError, match='no views of scene scene0012_00; it lists 1 scenes'):
+            self.write(tmp_path)(self.results('scene0012_00'))
+        with pytest.raises(ValueError, match=r"scene scene0011_00 has no frames \['000030'\] among its 5"):
+            self.write(tmp_path, views={'scene0011_00': ['000000', '000030']})(self.results())
+
+    @pytest.mark.parametrize(
+        'changes',
+        [
+            {'format': 'pano3d-scenes'},
+            {'version': 2},
+            {'views': []},
+            {'views': {'scene0011_00': []}},
+            {'views': {'scene0011_00': ['000000', '000000']}},
+            {'views': {'scene0011_00': [0]}},
+            {'views': {'scene0011_00': '000000'}},
+        ],
+    )
+    def test_a_file_of_another_kind(self, tmp_path, changes):
+        with pytest.raises(ValueError, match=r'views.json: not a list of views'):
+            self.write(tmp_path, **changes)(self.results())
+
+    def test_a_missing_file(self, tmp_path):
+        with pytest.raises(FileNotFoundError, match=r'nothing\.json'):
+            ListedViews(path=str(tmp_path / 'nothing.json'))(self.results())

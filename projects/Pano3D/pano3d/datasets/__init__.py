@@ -1,33 +1,43 @@
 """Scenes of several views: reading, sampling, augmenting, packing."""
 
+from .overlap_table import OverlapTable
 from .samplers import InfiniteDrawSampler
 from .scannet_multiview import ScanNetMultiViewDataset
 from .scene_record import FrameRecord, SceneRecord, read_scene
 from .transforms import (
+    AllViews,
     ColorJitter,
     LinspaceViews,
+    ListedViews,
     LoadViews,
     MirrorScene,
+    OverlapViews,
     PackScene,
     RandomStrideViews,
     ResizeCrop,
     ShuffleViews,
+    SplitKeyframes,
     Transform,
 )
 
 __all__ = [
+    'AllViews',
     'ColorJitter',
     'FrameRecord',
     'InfiniteDrawSampler',
     'LinspaceViews',
+    'ListedViews',
     'LoadViews',
     'MirrorScene',
+    'OverlapTable',
+    'OverlapViews',
     'PackScene',
     'RandomStrideViews',
     'ResizeCrop',
     'ScanNetMultiViewDataset',
     'SceneRecord',
     'ShuffleViews',
+    'SplitKeyframes',
     'Transform',
     'read_scene',
 ]

@@ -52,6 +52,9 @@ class SceneRecord:
         frames: in the order of the recording.
         instances: annotated objects, each with `id` > 0 and the ids that a `LabelSpace` reads.
         mesh: path of the annotated mesh (.npz), or None.
+        overlap: path of the table of overlaps; the file is there only if it has been made.
+        instances_across_views: whether an instance id means the same object in all images; false for sources that
+            number the objects of each image anew.
     """
 
     scene_id: str
@@ -60,6 +63,8 @@ class SceneRecord:
     frames: tuple[FrameRecord, ...]
     instances: tuple[Mapping[str, Any], ...]
     mesh: str | None
+    overlap: str
+    instances_across_views: bool
 
 
 def read_scene(folder: str, *, backend_args: dict[str, Any] | None = None) -> SceneRecord:
@@ -83,6 +88,8 @@ def read_scene(folder: str, *, backend_args: dict[str, Any] | None = None) -> Sc
             frames=tuple(_read_frame(frame, folder) for frame in _of_type(record, 'frames', list)),
             instances=_read_instances(_of_type(record, 'instances', list)),
             mesh=None if record['mesh'] is None else _path(record, 'mesh', folder),
+            overlap=f'{folder}/overlap.npz',
+            instances_across_views=bool(record.get('instances_across_views', True)),
         )
     except (KeyError, TypeError, ValueError) as error:
         what = f'key {error} is missing' if isinstance(error, KeyError) else str(error)

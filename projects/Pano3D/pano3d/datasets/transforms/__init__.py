@@ -3,7 +3,8 @@
 | key | content | set by |
 | --- | --- | --- |
 | scene, label_space, sample_idx, backend_args, rng | what the sample starts from | the dataset |
-| views | V `FrameRecord`s | RandomStrideViews, LinspaceViews; ShuffleViews reorders |
+| views | V `FrameRecord`s | a transform named ...Views; ShuffleViews reorders |
+| keyframes, overlaps_keyframe | (V,) bool, only for online training | SplitKeyframes |
 | camera_to_world | (V, 4, 4) float64 | LoadViews |
 | color | V arrays (h, w, 3) uint8 RGB; after ResizeCrop (V, H, W, 3) | LoadViews |
 | depth | V arrays (h, w) float32 metres, 0 = unknown; after ResizeCrop (V, H, W) | LoadViews |
@@ -16,17 +17,22 @@ from .base import Transform
 from .color import ColorJitter
 from .geometric import MirrorScene, ResizeCrop
 from .loading import LoadViews
+from .overlap_selection import OverlapViews, SplitKeyframes
 from .packing import PackScene
-from .view_selection import LinspaceViews, RandomStrideViews, ShuffleViews
+from .view_selection import AllViews, LinspaceViews, ListedViews, RandomStrideViews, ShuffleViews
 
 __all__ = [
+    'AllViews',
     'ColorJitter',
     'LinspaceViews',
+    'ListedViews',
     'LoadViews',
     'MirrorScene',
+    'OverlapViews',
     'PackScene',
     'RandomStrideViews',
     'ResizeCrop',
     'ShuffleViews',
+    'SplitKeyframes',
     'Transform',
 ]

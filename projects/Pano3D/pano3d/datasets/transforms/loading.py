@@ -36,7 +36,7 @@ class LoadViews(Transform):
         for view in views:
             try:
                 color.append(_read_color(view, backend_args))
-                depth.append(_read_depth(view, scene.depth_scale, backend_args))
+                depth.append(read_depth(view, scene.depth_scale, backend_args))
                 instance.append(_read_instance(view, backend_args))
             except (OSError, ValueError, cv2.error) as error:
                 kind = FileNotFoundError if isinstance(error, OSError) else ValueError
@@ -60,7 +60,8 @@ def _read_color(view: FrameRecord, backend_args: dict[str, Any] | None) -> np.nd
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _read_depth(view: FrameRecord, scale: float, backend_args: dict[str, Any] | None) -> NDArray[np.float32]:
+def read_depth(view: FrameRecord, scale: float, backend_args: dict[str, Any] | None) -> NDArray[np.float32]:
+    """Depth of a view (h, w) in metres, 0 = unknown; `scale` is metres per unit of the image."""
     image = _decode(view.depth, cv2.IMREAD_UNCHANGED, view.depth_size, backend_args)
     if image.ndim != 2 or image.dtype != np.uint16:
         raise ValueError(f'{view.depth}: expected 16-bit grey values, found {image.dtype} of shape {image.shape}')

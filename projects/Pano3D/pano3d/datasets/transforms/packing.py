@@ -21,14 +21,21 @@ class PackScene(Transform):
 
     Returns dict(inputs=(V, 3, H, W) uint8 RGB, data_samples=`SceneSample` with `gt_panoptic` and `gt_reconstruction`
     in the frame of the stored poses). Its meta information has also `mesh_path` (str, or None) and
-    `instance_categories` (dict from instance id to category index, -1 for void): what an evaluation on the mesh needs.
+    `instance_categories` (dict from instance id to category index, -1 for void): what an evaluation on the mesh needs;
+    after `SplitKeyframes` also `keyframes` and `overlaps_keyframe` (lists of V bool).
 
     Raises:
-        ValueError: if an instance map has an id that the scene does not list.
+        ValueError: if an instance map has an id that the scene does not list, or there are several views of a scene
+            whose objects have other ids in each image.
     """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         scene, label_space = results['scene'], results['label_space']
+        if len(results['views']) > 1 and not scene.instances_across_views:
+            raise ValueError(
+                f'scene {scene.scene_id}: {len(results["views"])} views are asked for, but source {scene.source!r} '
+                'numbers the objects of each image anew; use one view per sample'
+            )
         try:
             panoptic = panoptic_from_instances(results['instance'], scene.instances, label_space)
         except ValueError as error:
@@ -41,6 +48,7 @@ class PackScene(Transform):
                 'label_space': label_space.name,
                 'mesh_path': scene.mesh,
                 'instance_categories': {i['id']: label_space.category_of(i) for i in scene.instances},
+                **{key: results[key].tolist() for key in ('keyframes', 'overlaps_keyframe') if key in results},
             }
         )
         sample.gt_panoptic = panoptic
