@@ -78,3 +78,16 @@ def test_terms_of_extra_heads_need_a_weight():
 def test_a_task_without_weight_is_refused():
     with pytest.raises(ValueError, match=r"no entry for \['segmentation'\]"):
         loss(weights=dict(geometry=1.0))
+
+
+@MODELS.register_module()
+class CountLabelled(nn.Module):
+    def forward(self, predictions, targets, labelled_classes):
+        return {'mask': predictions[0].sum() * sum(len(classes) for classes in labelled_classes)}
+
+
+def test_labelled_classes_reach_the_criterion():
+    [sample] = samples()
+    sample.set_metainfo({'labelled_classes': (0, 3, 4)})
+    losses = loss(segmentation=dict(type='CountLabelled'))({'depth': torch.ones(1)}, [torch.ones(1)], [sample])
+    assert losses['raw_segmentation'] == 3

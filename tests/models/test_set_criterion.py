@@ -167,3 +167,48 @@ def test_a_category_outside_the_label_space_is_refused():
 def test_weights_must_name_the_three_terms():
     with pytest.raises(ValueError, match='must name the terms'):
         SetCriterion(weights={'class': 1.0, 'dise': 1.0, 'mask': 1.0})
+
+
+def labelled_scenes():
+    """Two scenes; the first knows classes 0 and 2 only, the second all."""
+    prediction, targets = random_scenes(2)
+    category = torch.where(targets[0].category % 2 == 1, -1, targets[0].category)
+    return prediction, [PanopticMap(category, torch.where(category < 0, 0, targets[0].instance)), targets[1]]
+
+
+def test_classes_without_labels_take_no_part(exact_points):
+    """The loss of a scene equals that of a model that never had its unlabelled classes."""
+    prediction, targets = labelled_scenes()
+    first = QueryPrediction(prediction.classes[:1], prediction.masks[:1])
+    small = QueryPrediction(prediction.classes[:1, :, [0, 2, 4]], prediction.masks[:1])
+    renamed = PanopticMap(torch.where(targets[0].category == 2, 1, targets[0].category), targets[0].instance)
+    found = SetCriterion()([first], targets[:1], [(0, 2)])
+    expected = SetCriterion()([small], [renamed])
+    for name in expected:
+        torch.testing.assert_close(found[name], expected[name])
+
+
+def test_only_their_logits_get_no_gradient(exact_points):
+    prediction, targets = labelled_scenes()
+    losses = SetCriterion()([prediction], targets, [(0, 2), None])
+    gradient = torch.autograd.grad(sum(losses.values()), prediction.classes)[0]
+    assert (gradient[0][:, [1, 3]] == 0).all()
+    assert (gradient[0][:, [0, 2, 4]] != 0).all()
+    assert (gradient[1] != 0).all()
+
+
+def test_all_classes_labelled_changes_nothing(exact_points):
+    prediction, targets = random_scenes(2)
+    expected = SetCriterion()([prediction], targets)
+    for labelled in ([None, None], [range(CLASSES), None]):
+        found = SetCriterion()([prediction], targets, labelled)
+        for name in expected:
+            torch.testing.assert_close(found[name], expected[name])
+
+
+def test_a_label_that_should_not_be_there_is_refused():
+    prediction, targets = random_scenes(2)
+    with pytest.raises(ValueError, match=r'categories \[1, 3\], which `labelled_classes` lacks'):
+        SetCriterion(num_points=8)([prediction], targets, [(0, 2), None])
+    with pytest.raises(ValueError, match='2 targets but 1 lists'):
+        SetCriterion(num_points=8)([prediction], targets, [(0, 1, 2, 3)])

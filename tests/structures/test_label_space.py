@@ -86,3 +86,55 @@ def test_damaged_file(tmp_path, content):
 def test_unknown_name():
     with pytest.raises(ValueError, match=r"no label space 'scannet'.*'scannet20', 'scannet200'"):
         LabelSpace.load('scannet')
+
+
+class TestUnion:
+    OTHER = toy(
+        name='other',
+        names=('wall', 'lamp', 'chair'),
+        source_ids=(70, 71, 72),
+        source_key='x',
+        stuff=frozenset({'chair'}),
+    )
+
+    def test_classes_of_one_name_are_one_class(self):
+        union = LabelSpace.union([toy(), self.OTHER])
+        assert union.name == 'toy+other'
+        assert union.names == ('floor', 'chair', 'wall', 'lamp')
+        assert union.stuff == {'wall', 'floor', 'chair'}, 'stuff anywhere is stuff'
+        assert union.labelled_classes == ()
+        assert union.category_of({'nyu40_id': 5, 'x': 72, '': None}) == -1
+
+    def test_a_part_reads_its_own_annotation(self):
+        union = LabelSpace.union([toy(), self.OTHER])
+        first, second = toy().within(union), self.OTHER.within(union)
+        assert first.names == second.names == union.names
+        assert (first.labelled_classes, second.labelled_classes) == ((0, 1, 2), (1, 2, 3))
+        for space, record, expected in (
+            (first, {'nyu40_id': 5}, 1),
+            (first, {'nyu40_id': 71}, -1),
+            (first, {'nyu40_id': None}, -1),
+            (second, {'x': 71}, 3),
+            (second, {'x': 70}, 2),
+            (second, {'nyu40_id': 5}, -1),
+        ):
+            assert space.category_of(record) == expected
+        assert toy().labelled_classes == (0, 1, 2)
+
+    def test_a_class_that_the_model_lacks_is_void(self):
+        part = self.OTHER.within(toy())
+        assert part.labelled_classes == (1, 2)
+        assert part.category_of({'x': 71}) == -1
+
+    def test_nothing_in_common(self):
+        with pytest.raises(ValueError, match="'toy' and 'far' have no annotated class in common"):
+            toy().within(toy(name='far', names=('a', 'b', 'c'), stuff=frozenset()))
+
+    def test_by_name(self):
+        union = LabelSpace.load('scannet20+scannetpp100')
+        first, second = LabelSpace.load('scannet20'), LabelSpace.load('scannetpp100')
+        assert set(union.names) == {*first.names, *second.names}
+        assert union.num_classes == len({*first.names, *second.names}) == 105
+        assert [union.names[i] for i in first.within(union).labelled_classes] == list(first.names)
+        with pytest.raises(ValueError, match="no label space 'scannet2'"):
+            LabelSpace.load('scannet20+scannet2')

@@ -1,5 +1,6 @@
 """Scenes of several views: reading, sampling, augmenting, packing."""
 
+from .mixed_scenes import MixedScenesDataset
 from .overlap_table import OverlapTable
 from .samplers import InfiniteDrawSampler
 from .scannet_multiview import ScanNetMultiViewDataset
@@ -29,6 +30,7 @@ __all__ = [
     'ListedViews',
     'LoadViews',
     'MirrorScene',
+    'MixedScenesDataset',
     'OverlapTable',
     'OverlapViews',
     'PackScene',

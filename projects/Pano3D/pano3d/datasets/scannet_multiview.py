@@ -38,6 +38,8 @@ class ScanNetMultiViewDataset(BaseDataset):
         data_root: folder of the converted scenes; may be remote.
         ann_file: the split, e.g. 'train.json', in `data_root` unless absolute.
         label_space: name of a label space of the package (e.g. 'scannet20') or path of its .json file.
+        model_label_space: the classes of the samples where they differ from those of the annotation, e.g. the union
+            'scannet20+scannetpp100' in a training on several sources; see `LabelSpace.within`.
         pipeline: transforms, as configs or callables.
         min_frames: scenes with fewer frames are left out and counted in the log. A training that samples N views
             needs N.
@@ -63,6 +65,7 @@ class ScanNetMultiViewDataset(BaseDataset):
         data_root: str,
         ann_file: str,
         label_space: str,
+        model_label_space: str | None = None,
         pipeline: Sequence[dict[str, Any] | Callable[[dict], dict]] = (),
         min_frames: int = 1,
         seed: int = 0,
@@ -73,6 +76,13 @@ class ScanNetMultiViewDataset(BaseDataset):
         backend_args: dict[str, Any] | None = None,
     ) -> None:
         self.label_space = LabelSpace.load(label_space)
+        if not self.label_space.labelled_classes:
+            raise ValueError(
+                f'label space {label_space!r} is a union and reads no annotation; give the label space of the source '
+                'as `label_space` and the union as `model_label_space`'
+            )
+        if model_label_space is not None:
+            self.label_space = self.label_space.within(LabelSpace.load(model_label_space))
         self.min_frames = min_frames
         self.seed = seed
         self.backend_args = backend_args

@@ -45,7 +45,8 @@ def load_config(path: str | Path, options: Mapping[str, Any] | None = None) -> C
         dataset = (config.get(f'{split}_dataloader') or {}).get('dataset') or {}
         metrics = config.get(f'{split}_evaluator')
         if isinstance(metrics, list):
-            config[f'{split}_evaluator'] = [with_label_space(m, dataset.get('label_space')) for m in metrics]
+            label_space = dataset.get('model_label_space') or dataset.get('label_space')
+            config[f'{split}_evaluator'] = [with_label_space(m, label_space) for m in metrics]
     return config
 
 

@@ -70,7 +70,11 @@ class JointLoss(BaseModule):
             target = Reconstruction.stack([sample.gt_reconstruction for sample in samples])
             terms['geometry'] = self.geometry(geometry, target)
         if self.segmentation is not None:
-            terms['segmentation'] = self.segmentation(segmentation, [sample.gt_panoptic for sample in samples])
+            targets = [sample.gt_panoptic for sample in samples]
+            labelled = [sample.get('labelled_classes') for sample in samples]
+            # Only samples of several label spaces need a criterion that knows of them.
+            partial = () if all(classes is None for classes in labelled) else (labelled,)
+            terms['segmentation'] = self.segmentation(segmentation, targets, *partial)
         unknown = sorted(set(terms) - set(self.weights))
         if unknown:
             raise ValueError(f'JointLoss has no weight for the tasks {unknown}; add them to `weights`')

@@ -15,7 +15,9 @@ class SceneSample(BaseDataElement):
 
     Meta information: `scene_id` (str), `frame_ids` (list of V str), `label_space` (name, str). Samples of a dataset
     have also `mesh_path` (str, or None) and `instance_categories` (dict from instance id to category index, -1 for
-    void).
+    void), and where they apply: `labelled_classes` (tuple of the category indices that the annotation distinguishes;
+    absent: all), `keyframes` and `overlaps_keyframe` (lists of V bool: which views an online network takes into its
+    memory, and which of all overlap one of these).
 
     Fields, each set only when known:
         gt_panoptic, pred_panoptic: `PanopticMap` (V, H, W).

@@ -22,6 +22,7 @@ class PackScene(Transform):
     Returns dict(inputs=(V, 3, H, W) uint8 RGB, data_samples=`SceneSample` with `gt_panoptic` and `gt_reconstruction`
     in the frame of the stored poses). Its meta information has also `mesh_path` (str, or None) and
     `instance_categories` (dict from instance id to category index, -1 for void): what an evaluation on the mesh needs;
+    where the annotation has not all classes of the label space also `labelled_classes` (tuple of category indices);
     after `SplitKeyframes` also `keyframes` and `overlaps_keyframe` (lists of V bool).
 
     Raises:
@@ -41,6 +42,7 @@ class PackScene(Transform):
         except ValueError as error:
             frames = [view.id for view in results['views']]
             raise ValueError(f'scene {scene.scene_id}, frames {frames}: {error}') from error
+        labelled = label_space.labelled_classes
         sample = SceneSample(
             metainfo={
                 'scene_id': scene.scene_id,
@@ -48,6 +50,7 @@ class PackScene(Transform):
                 'label_space': label_space.name,
                 'mesh_path': scene.mesh,
                 'instance_categories': {i['id']: label_space.category_of(i) for i in scene.instances},
+                **({} if len(labelled) == label_space.num_classes else {'labelled_classes': labelled}),
                 **{key: results[key].tolist() for key in ('keyframes', 'overlaps_keyframe') if key in results},
             }
         )

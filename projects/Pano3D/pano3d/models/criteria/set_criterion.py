@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from mmengine import dist
 from mmengine.logging import print_log
@@ -58,15 +60,22 @@ class SetCriterion(BaseModule):
         self.no_object_weight = no_object_weight
         self._warned = False
 
-    def forward(self, predictions: list[QueryPrediction], targets: list[PanopticMap]) -> dict[str, Tensor]:
+    def forward(
+        self,
+        predictions: list[QueryPrediction],
+        targets: list[PanopticMap],
+        labelled_classes: Sequence[Sequence[int] | None] | None = None,
+    ) -> dict[str, Tensor]:
         """Weighted terms 'class', 'dice', 'mask', each summed over the stages.
 
         Args:
             predictions: one per stage, for B scenes.
             targets: B panoptic maps (V, H, W) of one size.
+            labelled_classes: per scene, the category indices that its annotation distinguishes; None means all. The
+                other classes take no part in the softmax of the scene: their logits get no gradient.
 
         Raises:
-            ValueError: if the number of scenes differs or a category lies outside the label space.
+            ValueError: if the number of scenes differs or a category lies outside the label space or is not labelled.
         """
         if predictions[0].classes.shape[0] != len(targets):
             raise ValueError(f'{predictions[0].classes.shape[0]} predicted scenes but {len(targets)} targets')
@@ -74,6 +83,7 @@ class SetCriterion(BaseModule):
         labels = [label for label, _ in segments]
         index = torch.stack([index for _, index in segments])
         self._check(labels, *predictions[0].classes.shape[1:])
+        predictions = _without_unlabelled(predictions, labels, labelled_classes)
         num_masks = self._mean_over_ranks(sum(len(label) for label in labels), index.device)
         stages = [self._stage(prediction, labels, index, num_masks) for prediction in predictions]
         return {name: weight * sum(stage[name] for stage in stages) for name, weight in self.weights.items()}
@@ -148,3 +158,28 @@ class SetCriterion(BaseModule):
         total = torch.tensor(float(count), device=device)
         dist.all_reduce(total)
         return (total / dist.get_world_size()).clamp(min=1)
+
+
+def _without_unlabelled(
+    predictions: list[QueryPrediction],
+    labels: list[Tensor],
+    labelled_classes: Sequence[Sequence[int] | None] | None,
+) -> list[QueryPrediction]:
+    """The predictions with the logits of classes that a scene is not labelled for at minus infinity."""
+    if labelled_classes is None or all(labelled is None for labelled in labelled_classes):
+        return predictions
+    if len(labelled_classes) != len(labels):
+        raise ValueError(f'{len(labels)} targets but {len(labelled_classes)} lists of labelled classes')
+    classes = predictions[0].classes
+    unlabelled = torch.zeros(len(labels), 1, classes.shape[-1], dtype=torch.bool, device=classes.device)
+    for scene, (label, labelled) in enumerate(zip(labels, labelled_classes, strict=True)):
+        if labelled is None:
+            continue
+        strange = sorted(set(label.tolist()) - set(labelled))
+        if strange:
+            raise ValueError(f'the ground truth has the categories {strange}, which `labelled_classes` lacks')
+        unlabelled[scene, 0, :-1] = True
+        unlabelled[scene, 0, list(labelled)] = False
+    return [
+        QueryPrediction(stage.classes.float().masked_fill(unlabelled, -torch.inf), stage.masks) for stage in predictions
+    ]
