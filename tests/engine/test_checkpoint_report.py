@@ -16,9 +16,9 @@ from torch import Tensor
 from pano3d.engine.checkpoint_report import report_checkpoint
 from pano3d.engine.config import load_config
 from pano3d.models.backbones.dust3r import OFFICIAL_NAMES as DUST3R_NAMES
-from pano3d.models.backbones.loading import rename
 from pano3d.models.backbones.must3r import OFFICIAL_NAMES as MUST3R_NAMES
 from pano3d.models.backbones.released import RELEASED
+from pano3d.models.loading import rename
 from pano3d.registry import MODELS
 
 ROOT = Path(__file__).parents[2]

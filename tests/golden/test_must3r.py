@@ -23,9 +23,9 @@ from torch import Tensor
 from pano3d.functional.geometry import invert_rigid, transform_points
 from pano3d.models import MUSt3RBackbone, MUSt3RCriterion
 from pano3d.models.backbones import MUSt3RMemory, Tokens
-from pano3d.models.backbones.loading import rename
 from pano3d.models.backbones.must3r import OFFICIAL_NAMES, activate
 from pano3d.models.layers import grid_positions
+from pano3d.models.loading import rename
 
 SHIPPED = Path(__file__).parent.parent / 'data' / 'must3r'
 CLOSE = {'rtol': 1e-4, 'atol': 1e-4}

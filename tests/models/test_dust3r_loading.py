@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from pano3d.models import DUSt3RBackbone, MASt3RBackbone
 from pano3d.models.backbones.dust3r import OFFICIAL_NAMES
-from pano3d.models.backbones.loading import rename
+from pano3d.models.loading import rename
 
 TINY = {
     'encoder_dim': 16,

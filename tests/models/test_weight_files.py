@@ -18,14 +18,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from pano3d.models.backbones.loading import (
+from pano3d.models.loading import (
     differences,
     load_strictly,
     read_file,
     rename,
     tensors_of,
 )
-from pano3d.models.backbones.weight_files import LeftOut, left_out
+from pano3d.models.weight_files import LeftOut, left_out
 
 
 def weights(seed: int = 0) -> dict[str, torch.Tensor]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import nn
 
-from pano3d.models.backbones.loading import load_strictly, read_file, tensors_of
+from pano3d.models.loading import load_strictly, read_file, tensors_of
 
 
 def load_model_weights(model: nn.Module, path: str | Path) -> None:

@@ -14,9 +14,9 @@ from mmengine.registry import DefaultScope
 from torch import Tensor, nn
 
 from pano3d.models.backbones import Backbone
-from pano3d.models.backbones.loading import differences, not_finite, read_file, tensors_of
 from pano3d.models.backbones.released import RELEASED, ReleasedNetwork
-from pano3d.models.backbones.weight_files import INDEX_ENDING, left_out
+from pano3d.models.loading import differences, not_finite, read_file, tensors_of
+from pano3d.models.weight_files import INDEX_ENDING, left_out
 from pano3d.registry import MODELS
 
 from .config import load_config

@@ -12,9 +12,8 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor
 
+from pano3d.models.loading import load_strictly, local_copy, read_file, tensors_of
 from pano3d.structures import Reconstruction
-
-from .loading import load_strictly, local_copy, read_file, tensors_of
 
 MARGIN = 0.5
 """Interpolation may leave [0, 1] a little; 8-bit and normalised images leave it by more than this."""

@@ -14,12 +14,12 @@ from pano3d.functional.point_regression import expand_points
 from pano3d.functional.view_pairs import join_star, star_pairs
 from pano3d.models.layers import CrocoEncoder, DecoderBlock, LinearHead, RotaryTable, frame_rotary_table, run_block
 from pano3d.models.layers.croco import NORM_EPS, ROPE_BASE
+from pano3d.models.loading import rename
 from pano3d.registry import MODELS
 from pano3d.structures import Reconstruction
 
 from .base import Backbone, GeometryPrediction, Tokens
 from .dust3r_heads import UPSAMPLING, PyramidHead
-from .loading import rename
 
 OFFICIAL_NAMES = {
     'patch_embed.': 'encoder.patch_embed.',

@@ -13,11 +13,11 @@ from pano3d.functional.point_regression import expand_points
 from pano3d.functional.registration import register_points
 from pano3d.models.keyframes import evenly_spaced
 from pano3d.models.layers import CrocoEncoder
+from pano3d.models.loading import rename, tensors_of
 from pano3d.registry import MODELS
 from pano3d.structures import Reconstruction
 
 from .base import GeometryPrediction, OnlineBackbone, Tokens
-from .loading import rename, tensors_of
 from .must3r_decoder import MEMORY_MODES, MUSt3RDecoder, count_views, view_labels
 from .must3r_memory import MUSt3RMemory
 

@@ -20,10 +20,10 @@ from pano3d.models.layers import (
     rotary_table,
     run_block,
 )
+from pano3d.models.loading import rename
 from pano3d.registry import MODELS
 
 from .base import GeometryPrediction, Tokens
-from .loading import rename
 from .pi3_heads import MetricDecoder
 from .pi3_trunk import NORM_EPS, ROPE_BASE, Pi3Trunk
 from .pi3x_conditions import ConditionedTokens, GeometryConditions
