@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from pano3d.conversion.scene_store import finished_scene, new_scene, scene_folder, write_scene_record, write_split
+from pano3d.conversion.scene_store import (
+    finished_scene,
+    new_scene,
+    remove_leftovers,
+    scene_claim,
+    scene_folder,
+    write_scene_record,
+    write_split,
+)
 
 
 def store(out: Path, scene_id: str, value: int) -> None:
@@ -43,10 +51,37 @@ def test_a_new_scene_replaces_the_old_one(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_a_killed_run_are_removed(tmp_path: Path) -> None:
-    for name in ('.a.partial', '.a.stale', '.b.partial'):
+    leftovers = ('.a.partial', '.a.0123456789ab.stale', '.b.0123456789ab.partial', '.b.c.0123456789ab.partial')
+    for name in leftovers:
         (tmp_path / 'scenes' / name / 'color').mkdir(parents=True)
+    (tmp_path / 'scenes' / '.b.lock').touch()  # of a process that has ended
+    (tmp_path / 'scenes' / '.other').mkdir()
     store(tmp_path, 'a', 1)
-    assert listing(tmp_path) == {'a', 'a/scene.json', 'a/file1', '.b.partial', '.b.partial/color'}
+    with scene_claim(tmp_path, 'b.c') as mine:
+        assert mine
+        remove_leftovers(tmp_path)
+        kept = {'a', 'a/scene.json', 'a/file1', '.other'}
+        busy = {'.b.c.lock', '.b.c.0123456789ab.partial', '.b.c.0123456789ab.partial/color'}
+        assert listing(tmp_path) == kept | busy
+    remove_leftovers(tmp_path)
+    assert listing(tmp_path) == kept
+
+
+def test_two_processes_never_fill_the_same_folder(tmp_path: Path) -> None:
+    with new_scene(tmp_path, 'a') as first:
+        with new_scene(tmp_path, 'a') as second:
+            (second / 'second').touch()
+        assert (first.exists(), list(first.iterdir())) == (True, [])
+        (first / 'first').touch()
+    assert listing(tmp_path) == {'a', 'a/first'}
+
+
+def test_a_scene_is_claimed_once(tmp_path: Path) -> None:
+    with scene_claim(tmp_path, 'a') as first, scene_claim(tmp_path, 'a') as second, scene_claim(tmp_path, 'b') as other:
+        assert (first, second, other) == (True, False, True)
+    with scene_claim(tmp_path, 'a') as again:
+        assert again
+    assert listing(tmp_path) == set()
 
 
 def test_a_scene_of_another_version_is_not_finished(tmp_path: Path) -> None:

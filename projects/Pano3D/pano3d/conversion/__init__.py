@@ -3,6 +3,7 @@
 from .batch import ConversionSummary, SceneResult
 from .scannet import convert_scannet
 from .sens import SensFrame, SensHeader, SensReader, SensWriter
+from .share import Share
 
 __all__ = [
     'ConversionSummary',
@@ -11,5 +12,6 @@ __all__ = [
     'SensHeader',
     'SensReader',
     'SensWriter',
+    'Share',
     'convert_scannet',
 ]

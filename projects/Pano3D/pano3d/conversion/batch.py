@@ -1,13 +1,19 @@
-"""Converting many scenes: worker processes, progress, and a summary that says what failed and why."""
+"""Going through many scenes: worker processes, progress, and a summary that says what failed and why."""
 
 from __future__ import annotations
 
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 from tqdm import tqdm
+
+from .share import Share
 
 
 @dataclass(frozen=True)
@@ -17,7 +23,8 @@ class SceneResult:
     Args:
         scene_id: its name.
         num_frames: stored frames.
-        reused: whether a finished scene with the same settings was kept.
+        reused: whether this process has not tried it: a finished scene with the same settings was kept, or another
+            process has failed on it.
         warnings: what was odd but did not stop the conversion.
         error: why there is no scene; None if there is one.
     """
@@ -43,14 +50,27 @@ class ConversionSummary:
     def failed(self) -> tuple[SceneResult, ...]:
         return tuple(result for result in self.results if result.error is not None)
 
-    def describe(self) -> str:
-        """A few lines: counts, then warnings of the scenes converted now, then failed scenes with their reasons."""
+    def describe(self, share: Share | None = None) -> str:
+        """A few lines: counts, then warnings of the scenes converted now, then failed scenes with their reasons.
+
+        Args:
+            share: whose summary it is; if it is one of several, the counts of its own come first.
+        """
         reused = sum(result.reused for result in self.finished)
         frames = sum(result.num_frames for result in self.finished)
-        lines = [
-            f'{len(self.finished)} scenes with {frames} frames ({reused} were finished before), '
+        lines, before = [], 'before'
+        if share is not None and share.world_size > 1:
+            here = [result for result in self.results if not result.reused]
+            done = [result.num_frames for result in here if result.error is None]
+            lines.append(
+                f'rank {share.rank} of {share.world_size}: {len(done)} scenes with {sum(done)} frames converted here, '
+                f'{len(here) - len(done)} failed here'
+            )
+            before = 'before or by other ranks'
+        lines.append(
+            f'{len(self.finished)} scenes with {frames} frames ({reused} were finished {before}), '
             f'{len(self.failed)} failed'
-        ]
+        )
         lines += [
             f'warning: {result.scene_id}: {warning}'
             for result in self.finished
@@ -74,17 +94,18 @@ def run_scenes(
     """
     results = {}
     with tqdm(total=len(scene_ids), unit='scene', disable=not show_progress) as bar:
-        for result in _results(scene_ids, convert, num_workers):
+        for result in iterate_scenes(scene_ids, convert, num_workers=num_workers):
             results[result.scene_id] = result
             bar.update()
     return ConversionSummary(tuple(results[scene_id] for scene_id in scene_ids))
 
 
-def _results(
-    scene_ids: Sequence[str], convert: Callable[[str], SceneResult], num_workers: int
+def iterate_scenes(
+    scene_ids: Sequence[str], convert: Callable[[str], SceneResult], *, num_workers: int
 ) -> Iterator[SceneResult]:
+    """What `run_scenes` does, each result as it comes."""
     if num_workers == 1:
-        yield from (_guarded(convert, scene_id) for scene_id in scene_ids)
+        yield from (guarded(convert, scene_id) for scene_id in scene_ids)
         return
     stranded = []
     for scene_id, result in _pooled(scene_ids, convert, num_workers):
@@ -102,12 +123,12 @@ def _pooled(
     scene_ids: Sequence[str], convert: Callable[[str], SceneResult], num_workers: int
 ) -> Iterator[tuple[str, SceneResult | None]]:
     """Results as they come; None for scenes whose worker process died before they were done."""
-    with ProcessPoolExecutor(num_workers) as pool:
+    with ProcessPoolExecutor(max(1, min(num_workers, len(scene_ids))), initializer=_end_with_parent) as pool:
         futures = {}
         try:
             for scene_id in scene_ids:
                 try:
-                    futures[pool.submit(_guarded, convert, scene_id)] = scene_id
+                    futures[pool.submit(guarded, convert, scene_id)] = scene_id
                 except BrokenProcessPool:
                     yield scene_id, None
             for future in as_completed(futures):
@@ -121,10 +142,23 @@ def _pooled(
             raise
 
 
-def _guarded(convert: Callable[[str], SceneResult], scene_id: str) -> SceneResult:
+def guarded(convert: Callable[[str], SceneResult], scene_id: str) -> SceneResult:
+    """The result of `convert`; an error becomes a result, too."""
     try:
         return convert(scene_id)
     except (ValueError, OSError) as error:
         return SceneResult(scene_id, error=str(error))
     except Exception as error:  # whatever one scene does, the others go on
         return SceneResult(scene_id, error=f'{type(error).__name__}: {error}')
+
+
+def _end_with_parent() -> None:
+    """End this worker when its parent has been killed; otherwise it would wait for work for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=_exit_after, args=(parent.sentinel,), daemon=True).start()
+
+
+def _exit_after(sentinel: int) -> None:
+    multiprocessing.connection.wait([sentinel])
+    os._exit(1)

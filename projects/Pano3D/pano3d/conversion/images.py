@@ -18,6 +18,10 @@ from PIL import Image, UnidentifiedImageError
 # What a damaged archive makes of zipfile and its decompressors; NotImplementedError is a RuntimeError
 _ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError)
 _PNG_HEADER = struct.Struct('>8sI4sIIBB')
+# One filter for all rows: choosing one per row takes as long as the compression and saves nothing. Older versions of
+# OpenCV choose.
+_PNG_FILTER = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if hasattr(cv2, 'IMWRITE_PNG_FILTER') else []
+_PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 1, *_PNG_FILTER]
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
@@ -86,7 +90,7 @@ def encode_jpeg(image: np.ndarray) -> bytes:
 
 def encode_png(image: np.ndarray) -> bytes:
     """A (H, W) uint8 or uint16 image as PNG; little compression, which is several times faster than the default."""
-    done, data = cv2.imencode('.png', image, [cv2.IMWRITE_PNG_COMPRESSION, 1])
+    done, data = cv2.imencode('.png', image, _PNG_OPTIONS)
     if not done:
         raise ValueError(f'cannot encode an image of {image.dtype} and shape {image.shape} as PNG')
     return data.tobytes()

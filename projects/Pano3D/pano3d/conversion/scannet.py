@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -24,16 +24,31 @@ from .annotation import (
     read_segments,
     vertex_instances,
 )
-from .batch import ConversionSummary, SceneResult, run_scenes
+from .batch import ConversionSummary, SceneResult
 from .mesh import Mesh, read_mesh
 from .scannet_frames import store_frames
 from .scannet_scan import Scan, read_axis_alignment, read_splits
-from .scene_store import ConversionReport, finished_scene, new_scene, write_scene_record, write_split
+from .scene_store import ConversionReport, finished_scene, new_scene, write_scene_record
+from .share import Share
+from .sharing import convert_scenes
 
 if TYPE_CHECKING:
     from .rasterise import MeshRasteriser
 
 LABEL_TABLE = 'scannetv2-labels.combined.tsv'
+
+
+@dataclass(frozen=True)
+class ScanNetSettings:
+    """What a stored scene depends on beside its raw files.
+
+    Args:
+        frame_skip: every n-th frame is taken.
+        rasterise_missing: whether instance maps that the release lacks are made from the mesh.
+    """
+
+    frame_skip: int
+    rasterise_missing: bool
 
 
 def convert_scannet(
@@ -44,12 +59,14 @@ def convert_scannet(
     num_workers: int = 1,
     splits: str | Path | None = None,
     rasterise_missing: bool = False,
+    share: Share | None = None,
     show_progress: bool = False,
 ) -> ConversionSummary:
     """Convert the scans of a ScanNet v2 release and write the lists of finished scenes.
 
     May be interrupted and run again: finished scenes are kept if they were made from the same files with the same
-    settings, or if their raw scan has been removed. A scan that cannot be converted does not stop the others.
+    settings, or if their raw scan has been removed. A scan that cannot be converted does not stop the others. Several
+    processes, on several machines too, may run it for the same `out` at the same time: each scan is converted by one.
 
     Args:
         raw: release folder with `scans`, `scans_test`, `Tasks/Benchmark` and the label table.
@@ -60,7 +77,11 @@ def convert_scannet(
             `raw/Tasks/Benchmark`.
         rasterise_missing: whether instance maps that the release lacks are made from the mesh (needs the extra `data`);
             the report of a scene lists them. Otherwise these images have none.
+        share: the rank of this process among several of the same call, which tells what to start with.
         show_progress: draw a progress bar on stderr.
+
+    Returns:
+        What became of all scans, whichever process has converted them.
 
     Raises:
         ValueError: if an argument, the label table or the split lists are unusable; nothing has been written then.
@@ -73,31 +94,39 @@ def convert_scannet(
         raise ValueError(f'no label table {raw / LABEL_TABLE}: `raw` must be the folder of a ScanNet v2 release')
     table = read_label_table(raw / LABEL_TABLE)
     scenes_of = read_splits(raw / 'Tasks' / 'Benchmark' if splits is None else Path(splits))
-    scene_ids = list(dict.fromkeys(scene_id for scenes in scenes_of.values() for scene_id in scenes))
-    out.mkdir(parents=True, exist_ok=True)
-    convert = partial(
-        convert_scan, raw=raw, out=out, table=table, frame_skip=frame_skip, rasterise_missing=rasterise_missing
+    settings = ScanNetSettings(frame_skip, rasterise_missing)
+    return convert_scenes(
+        out,
+        scenes_of,
+        partial(convert_scan, raw=raw, out=out, table=table, settings=settings),
+        partial(find_stored, raw=raw, out=out, settings=settings),
+        share=share or Share(),
+        num_workers=num_workers,
+        show_progress=show_progress,
     )
-    summary = run_scenes(scene_ids, convert, num_workers=num_workers, show_progress=show_progress)
-    num_frames = {result.scene_id: result.num_frames for result in summary.finished}
-    for split, scenes in scenes_of.items():
-        write_split(out, split, [(scene_id, num_frames[scene_id]) for scene_id in scenes if scene_id in num_frames])
-    return summary
+
+
+def find_stored(scene_id: str, *, raw: Path, out: Path, settings: ScanNetSettings) -> SceneResult | None:
+    """The result of a scan that is stored with these settings and from the files that are there; None if none is."""
+    stored = finished_scene(out, scene_id)  # refuses ids that are no folder names, before they become a path
+    scan = Scan.find(raw, scene_id)
+    same = stored and {'rasterise_missing': False, **stored}.items() >= asdict(settings).items()
+    if not (stored and same and (scan is None or stored['source_files'] == scan.sizes())):
+        return None
+    return SceneResult(scene_id, num_frames=len(stored['frames']), reused=True)
 
 
 def convert_scan(
-    scene_id: str, *, raw: Path, out: Path, table: Mapping[str, LabelIds], frame_skip: int, rasterise_missing: bool
+    scene_id: str, *, raw: Path, out: Path, table: Mapping[str, LabelIds], settings: ScanNetSettings
 ) -> SceneResult:
     """Convert one scan, unless it is finished.
 
     Raises:
         ValueError, OSError: if a file is missing or unusable; nothing of the scene has been stored then.
     """
-    stored = finished_scene(out, scene_id)
-    scan = Scan.find(raw, scene_id)
-    same = stored and (stored['frame_skip'], stored.get('rasterise_missing', False)) == (frame_skip, rasterise_missing)
-    if stored and same and (scan is None or stored['source_files'] == scan.sizes()):
-        return SceneResult(scene_id, num_frames=len(stored['frames']), reused=True)
+    stored, scan = find_stored(scene_id, raw=raw, out=out, settings=settings), Scan.find(raw, scene_id)
+    if stored is not None:
+        return stored
     if scan is None:
         raise ValueError(f'no such scan in {raw / "scans"} or {raw / "scans_test"}; download it')
     report = ConversionReport()
@@ -108,9 +137,9 @@ def convert_scan(
         frames, depth_scale = store_frames(
             scan,
             folder,
-            frame_skip=frame_skip,
+            frame_skip=settings.frame_skip,
             instance_ids=[record['id'] for record in instances],
-            rasteriser=_rasteriser(mesh, instance) if rasterise_missing and scan.annotated else None,
+            rasteriser=_rasteriser(mesh, instance) if settings.rasterise_missing and scan.annotated else None,
             report=report,
         )
         report.warnings = [warning.replace(f'{scan.folder}{os.sep}', '') for warning in report.warnings]
@@ -118,8 +147,7 @@ def convert_scan(
             'scene_id': scene_id,
             'source': 'scannet_v2',
             'source_files': scan.sizes(),
-            'frame_skip': frame_skip,
-            'rasterise_missing': rasterise_missing,
+            **asdict(settings),
             'depth_scale': depth_scale,
             'axis_alignment': axis_alignment,
             'frames': frames,

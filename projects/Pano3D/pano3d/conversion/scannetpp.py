@@ -6,7 +6,6 @@ by that same pinhole, or for the iPhone measured by its LiDAR.
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -16,7 +15,7 @@ from typing import Literal
 import numpy as np
 
 from .annotation import read_aggregation, read_segments
-from .batch import ConversionSummary, SceneResult, run_scenes
+from .batch import ConversionSummary, SceneResult
 from .mesh import Mesh, read_mesh
 from .rasterise import MeshRasteriser
 from .scannetpp_frames import DEPTH_SCALE, DepthSource, PPFrameWriter
@@ -31,7 +30,9 @@ from .scannetpp_labels import (
     vertices_of_groups,
 )
 from .scannetpp_scan import CameraName, PPScan, read_splits
-from .scene_store import ConversionReport, finished_scene, new_scene, write_scene_record, write_split
+from .scene_store import ConversionReport, finished_scene, new_scene, write_scene_record
+from .share import Share
+from .sharing import convert_scenes
 
 MAX_GROUPS = 65535  # instance ids must fit into uint16
 LabelRule = Literal['2d', '3d']
@@ -74,11 +75,12 @@ def convert_scannetpp(
     image_labels: LabelRule = '2d',
     num_workers: int = 1,
     splits: str | Path | None = None,
+    share: Share | None = None,
     show_progress: bool = False,
 ) -> ConversionSummary:
     """Convert the scans of a ScanNet++ v2 release and write the lists of finished scenes and the label space.
 
-    May be interrupted and run again, as `convert_scannet`. Use one `out` per camera.
+    May be interrupted and run again and by several processes at a time, as `convert_scannet`. Use one `out` per camera.
 
     Args:
         raw: release folder with `data`, `splits` and `metadata/semantic_benchmark`.
@@ -90,7 +92,11 @@ def convert_scannetpp(
             always stored under the rule for 3D.
         num_workers: processes; 1 means this one.
         splits: folder with the split lists; None for `raw/splits`.
+        share: the rank of this process among several of the same call, which tells what to start with.
         show_progress: draw a progress bar on stderr.
+
+    Returns:
+        What became of all scans, whichever process has converted them.
 
     Raises:
         ValueError: if an argument, the metadata or the split lists are unusable; nothing has been written then.
@@ -100,16 +106,27 @@ def convert_scannetpp(
     _check(settings, num_workers)
     classes = BenchmarkClasses.read(raw / 'metadata' / 'semantic_benchmark')
     scenes_of = read_splits(raw / 'splits' if splits is None else Path(splits))
-    scene_ids = list(dict.fromkeys(scene_id for scenes in scenes_of.values() for scene_id in scenes))
     annotated = {scene_id for split, scenes in scenes_of.items() if split != 'test' for scene_id in scenes}
-    out.mkdir(parents=True, exist_ok=True)
-    convert = partial(convert_scan, raw=raw, out=out, classes=classes, annotated=annotated, settings=settings)
-    summary = run_scenes(scene_ids, convert, num_workers=num_workers, show_progress=show_progress)
-    num_frames = {result.scene_id: result.num_frames for result in summary.finished}
-    for split, scenes in scenes_of.items():
-        write_split(out, split, [(scene_id, num_frames[scene_id]) for scene_id in scenes if scene_id in num_frames])
-    (out / 'label_space.json').write_text(json.dumps(classes.label_space(), indent=1) + '\n', encoding='utf-8')
-    return summary
+    return convert_scenes(
+        out,
+        scenes_of,
+        partial(convert_scan, raw=raw, out=out, classes=classes, annotated=annotated, settings=settings),
+        partial(find_stored, raw=raw, out=out, settings=settings),
+        share=share or Share(),
+        num_workers=num_workers,
+        show_progress=show_progress,
+        more={'label_space.json': classes.label_space()},
+    )
+
+
+def find_stored(scene_id: str, *, raw: Path, out: Path, settings: PPSettings) -> SceneResult | None:
+    """The result of a scan that is stored with these settings and from the files that are there; None if none is."""
+    stored = finished_scene(out, scene_id)  # refuses ids that are no folder names, before they become a path
+    scan = PPScan(raw / 'data' / scene_id, settings.camera)
+    same = stored is not None and stored.items() >= asdict(settings).items()
+    if not (stored and same and (not scan.folder.is_dir() or stored['source_files'] == scan.sizes())):
+        return None
+    return SceneResult(scene_id, num_frames=len(stored['frames']), reused=True)
 
 
 def convert_scan(
@@ -120,13 +137,11 @@ def convert_scan(
     Raises:
         ValueError, OSError: if a file is missing or unusable; nothing of the scene has been stored then.
     """
-    stored = finished_scene(out, scene_id)  # refuses ids that are no folder names, before they become a path
+    stored = find_stored(scene_id, raw=raw, out=out, settings=settings)
+    if stored is not None:
+        return stored
     scan = PPScan(raw / 'data' / scene_id, settings.camera)
-    there = scan.folder.is_dir()
-    same = stored is not None and all(stored.get(key) == value for key, value in asdict(settings).items())
-    if stored and same and (not there or stored['source_files'] == scan.sizes()):
-        return SceneResult(scene_id, num_frames=len(stored['frames']), reused=True)
-    if not there:
+    if not scan.folder.is_dir():
         raise ValueError(f'no such scan in {raw / "data"}; download it')
     report = ConversionReport()
     with new_scene(out, scene_id) as folder:
