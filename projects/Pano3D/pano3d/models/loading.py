@@ -9,6 +9,7 @@ from urllib.parse import urlparse
 
 import torch
 from mmengine import dist
+from mmengine.model import BaseModule, PretrainedInit
 from torch import Tensor, nn
 
 from .weight_files import read_file
@@ -21,10 +22,28 @@ __all__ = [
     'load_strictly',
     'local_copy',
     'not_finite',
+    'pretrained_checkpoint',
     'read_file',
     'rename',
     'tensors_of',
 ]
+
+
+def pretrained_checkpoint(module: BaseModule) -> str | None:
+    """What `init_cfg=dict(type='Pretrained', checkpoint=PATH_OR_ADDRESS)` of a module names; None with any other.
+
+    Raises:
+        ValueError: if `init_cfg` says more than that.
+    """
+    configs = [module.init_cfg] if isinstance(module.init_cfg, dict) else list(module.init_cfg or [])
+    if not any(config.get('type') in ('Pretrained', PretrainedInit) for config in configs):
+        return None
+    if len(configs) > 1 or set(configs[0]) != {'type', 'checkpoint'}:
+        raise ValueError(
+            f"`init_cfg` of {type(module).__name__} must be dict(type='Pretrained', checkpoint=...) alone to load "
+            f'weights, got {module.init_cfg}'
+        )
+    return configs[0]['checkpoint']
 
 
 def local_copy(location: str) -> Path:

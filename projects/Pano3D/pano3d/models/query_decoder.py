@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+from mmengine.logging import print_log
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pano3d.functional.position_encoding import sine_position_encoding
 from pano3d.registry import MODELS
+
+from .loading import load_strictly, local_copy, pretrained_checkpoint, read_file, tensors_of
+from .mask2former_weights import fit_queries, query_decoder_weights
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,12 @@ class QueryDecoder(BaseModule):
     """K learned queries, refined against the tokens of all views; one query is one segment of the whole scene.
 
     A prediction is made before the first layer and after each (deep supervision). A layer attends only where the mask
-    predicted before it is on (probability >= 0.5); a query whose mask is empty attends everywhere.
+    predicted before it is on (probability >= 0.5); a query whose mask is empty attends everywhere. Positions are those
+    of a token in its own view.
+
+    There is one scale and no level embedding: a constant for all tokens moves all attention logits of a query alike and
+    adds one constant to what it attends to, which the bias of the values already is. Those of a released Mask2Former
+    go into these biases, see `query_decoder_weights`.
 
     Args:
         num_queries: K.
@@ -69,6 +78,8 @@ class QueryDecoder(BaseModule):
         num_layers: refinements (9 in Mask2Former).
         num_heads: attention heads.
         feedforward_dim: hidden width of the feed-forward part.
+        init_cfg: `dict(type='Pretrained', checkpoint=PATH_OR_ADDRESS)` starts from a released Mask2Former of mmdet or
+            detectron2; those on COCO with R50 have the default sizes.
     """
 
     def __init__(
@@ -92,11 +103,29 @@ class QueryDecoder(BaseModule):
         )
 
     def init_weights(self) -> None:
-        """Xavier-uniform for every matrix of the layers, as Mask2Former trains from."""
-        super().init_weights()
-        for parameter in self.layers.parameters():
-            if parameter.ndim > 1:
-                nn.init.xavier_uniform_(parameter)
+        """The file that `init_cfg` names; else Xavier-uniform for every matrix of the layers, as Mask2Former starts."""
+        checkpoint = pretrained_checkpoint(self)
+        if checkpoint is None:
+            super().init_weights()
+            for parameter in self.layers.parameters():
+                if parameter.ndim > 1:
+                    nn.init.xavier_uniform_(parameter)
+        elif not self.is_init:
+            self.load_official(checkpoint)
+            self.is_init = True
+
+    def load_official(self, checkpoint: str) -> None:
+        """Load the decoder of a released Mask2Former from a path or http(s) address; the rest of it is left out.
+
+        With more queries than the file has, the others keep their random start; with fewer, its first are taken.
+
+        Raises:
+            ValueError: if the file cannot be read safely, is no Mask2Former, or has other sizes or layers.
+        """
+        path = local_copy(checkpoint)
+        state = query_decoder_weights(tensors_of(read_file(path), path), path)
+        load_strictly(self, fit_queries(state, self.state_dict(), path), path)
+        print_log(f'{path}: loaded {len(state)} weights into {type(self).__name__}', logger='current')
 
     def forward(
         self, tokens: Tensor, mask_features: Tensor, grid: tuple[int, int], classifier: nn.Module

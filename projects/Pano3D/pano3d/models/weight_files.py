@@ -7,10 +7,12 @@ import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -71,8 +73,35 @@ class LeftOut:
         return id(self)
 
 
+def _latin1(text: str, _encoding: str) -> bytes:
+    """In place of `_codecs.encode`, which pickles of old protocols call to make the bytes of an array."""
+    return text.encode('latin1')
+
+
+ARRAY_PARTS: dict[str, Any] = {
+    'collections.OrderedDict': OrderedDict,
+    '_codecs.encode': _latin1,
+    'numpy.ndarray': np.ndarray,
+    'numpy.dtype': np.dtype,
+    'numpy.core.multiarray._reconstruct': np.zeros(0).__reduce__()[0],
+    'numpy._core.multiarray._reconstruct': np.zeros(0).__reduce__()[0],
+}
+"""All that may be made while a pickle of arrays is read."""
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Reads dicts, lists, numbers, strings and numpy arrays; whatever else a pickle asks for is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if f'{module}.{name}' not in ARRAY_PARTS:
+            raise pickle.UnpicklingError(f'Unsupported global: GLOBAL {module}.{name}')
+        return ARRAY_PARTS[f'{module}.{name}']
+
+
 def read_file(path: Path) -> object:
-    """The content of a .safetensors file, of the index of one in several parts, or of a PyTorch file.
+    """The content of a .safetensors file, of the index of one in several parts, of a PyTorch file, or of a .pkl file.
+
+    A .pkl file is a pickle of numpy arrays, as detectron2 publishes its networks; they become tensors.
 
     Tensors are mapped from disk where the format allows it: all but PyTorch files from before version 1.6 take no
     memory until their values are read. In PyTorch files, objects of the kinds in `LEFT_OUT` become `LeftOut`.
@@ -86,11 +115,12 @@ def read_file(path: Path) -> object:
     if path.name.endswith(INDEX_ENDING):
         return _read_parts(path)
     try:
-        return load_file(path) if path.suffix == '.safetensors' else _read_pytorch(path)
+        return READERS.get(path.suffix, _read_pytorch)(path)
     except Exception as error:  # damaged bytes make the readers raise almost anything
+        reason = _what_it_is(path) or _foreign_objects(path, error) or _first_line(error)
         raise ValueError(
-            f'{path}: expected weights as .safetensors or as a PyTorch file of tensors, found something that cannot be '
-            f'read safely: {_what_it_is(path) or _foreign_objects(path, error) or _first_line(error)}'
+            f'{path}: expected weights as .safetensors, as a PyTorch file of tensors or as a .pkl file of arrays, '
+            f'found something that cannot be read safely: {reason}'
         ) from error
 
 
@@ -100,6 +130,21 @@ def _read_pytorch(path: Path) -> object:
     with torch.serialization.safe_globals(stand_ins), warnings.catch_warnings():
         warnings.simplefilter('ignore')  # of the pickle's protocol, and of storage classes of old files
         return torch.load(path, map_location='cpu', weights_only=True, mmap=zipfile.is_zipfile(path))
+
+
+def _read_arrays(path: Path) -> object:
+    with path.open('rb') as file:
+        return _as_tensors(_ArrayUnpickler(file, encoding='latin1').load())
+
+
+def _as_tensors(content: object) -> object:
+    if isinstance(content, Mapping):
+        return {name: _as_tensors(value) for name, value in content.items()}
+    return torch.from_numpy(content.copy()) if isinstance(content, np.ndarray) else content
+
+
+READERS: dict[str, Callable[[Path], object]] = {'.safetensors': load_file, '.pkl': _read_arrays}
+"""By ending; PyTorch files have any other."""
 
 
 def _read_parts(index: Path) -> dict[str, Tensor]:

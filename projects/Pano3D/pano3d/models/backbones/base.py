@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.logging import print_log
-from mmengine.model import BaseModule, PretrainedInit
+from mmengine.model import BaseModule
 from torch import Tensor
 
-from pano3d.models.loading import load_strictly, local_copy, read_file, tensors_of
+from pano3d.models.loading import load_strictly, local_copy, pretrained_checkpoint, read_file, tensors_of
 from pano3d.structures import Reconstruction
 
 MARGIN = 0.5
@@ -92,18 +92,11 @@ class Backbone(BaseModule, ABC):
         Raises:
             ValueError: if the file is not that of this network, see `load_official`.
         """
-        configs = [self.init_cfg] if isinstance(self.init_cfg, dict) else list(self.init_cfg or [])
-        if not any(config.get('type') in ('Pretrained', PretrainedInit) for config in configs):
+        checkpoint = pretrained_checkpoint(self)
+        if checkpoint is None:
             super().init_weights()
-            return
-        config = configs[0]
-        if len(configs) > 1 or set(config) != {'type', 'checkpoint'}:
-            raise ValueError(
-                f"`init_cfg` of {type(self).__name__} must be dict(type='Pretrained', checkpoint=...) alone to load "
-                f'weights, got {self.init_cfg}'
-            )
-        if not self.is_init:
-            self.load_official(config['checkpoint'])
+        elif not self.is_init:
+            self.load_official(checkpoint)
             self.is_init = True
 
     def load_official(self, checkpoint: str) -> None:
