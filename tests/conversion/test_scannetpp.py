@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -351,6 +352,31 @@ def test_workers_give_the_same_files(release: Release, tmp_path: Path) -> None:
         files.append({str(path.relative_to(out)): path.read_bytes() for path in out.rglob('*') if path.is_file()})
     assert files[0] == files[1]
     assert len(files[0]) == 2 + 3 * (2 + 2 * 3)
+
+
+def test_ranks_give_the_same_files_though_one_is_killed(release: Release, tmp_path: Path) -> None:
+    for index, list_name in enumerate(('nvs_sem_train', 'nvs_sem_val', 'sem_test', 'nvs_sem_train', 'nvs_sem_train')):
+        release.add(f'scene{index}', list_name)
+    convert_scannetpp(release.root, tmp_path / 'alone')
+    out = tmp_path / 'shared'
+    tool = [sys.executable, str(TOOL), str(release.root), str(out), '--num-workers', '1', '--world-size', '2', '--rank']
+    killed, other = (
+        subprocess.Popen([*tool, rank], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for rank in '10'
+    )
+    while not list(out.glob('scenes/*')) and killed.poll() is None:
+        time.sleep(0.001)
+    killed.kill()
+    killed.communicate()
+    output = other.communicate(timeout=60)[0]
+    assert other.returncode == 0
+    assert output.startswith('rank 0 of 2: ')
+    again = subprocess.run([*tool, '1'], capture_output=True, text=True, timeout=60, check=True)
+    assert again.stdout.splitlines()[0] == 'rank 1 of 2: 0 scenes with 0 frames converted here, 0 failed here'
+    alone, shared = (
+        {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+        for folder in (tmp_path / 'alone', out)
+    )
+    assert shared == alone
 
 
 @pytest.mark.parametrize(
