@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from mmengine.config import Config
-from mmengine.model import BaseModel
+from mmengine.model import BaseModel, is_model_wrapper
 from mmengine.runner import Runner
 
 from pano3d.engine import load_model_weights
@@ -18,7 +18,7 @@ from pano3d.engine.protocols import select_protocols
 from pano3d.evaluation.scene_results import EvaluationSummary
 from pano3d.structures import LabelSpace
 
-from .predictions import SavedPredictions, SavePredictions, prediction_files
+from .predictions import SavedPredictions, SavePredictions, find_predictions, prediction_files
 
 STATES = 'scene_states'
 NUM_WORST = 6
@@ -95,47 +95,48 @@ def evaluate_scenes(
     config = config.copy()
     if protocols is not None:
         config.test_evaluator = select_protocols(config, protocols)
-    label_space = LabelSpace.load(config.test_dataloader.dataset.label_space)
-    source = checkpoint if predictions is None else predictions
+    dataset = config.test_dataloader.dataset
+    label_space = LabelSpace.load(dataset.label_space)
     identity = [predictions and prediction_files(predictions), missing_scenes, str(save_predictions)]
     states = Path(work_dir) / STATES / _fingerprint(config, checkpoint, identity)
-    if fresh:
-        for stored in states.glob('*.npz'):
-            stored.unlink()
     config.test_cfg = dict(
         type='SceneTestLoop',
         states=str(states),
+        resume=not fresh,
         pictures=str(states / 'pictures'),
         num_pictures=NUM_WORST,
-        label_space=config.test_dataloader.dataset.label_space,
+        label_space=dataset.label_space,
         fp16=(config.get('test_cfg') or {}).get('fp16', False),
     )
     if predictions is None:
-        config.work_dir = str(work_dir)
-        runner = Runner.from_cfg(config)
-        load_model_weights(runner.model.module if hasattr(runner.model, 'module') else runner.model, checkpoint)
+        runner = Runner.from_cfg(Config({**config.to_dict(), 'work_dir': str(work_dir)}))
+        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
+        load_model_weights(model, checkpoint)
     else:
         model = SavedPredictions(folder=predictions, label_space=label_space, missing_scenes=missing_scenes)
         runner = _runner(config, model, work_dir)
     if save_predictions is not None:
         runner.register_hook(SavePredictions(folder=save_predictions, label_space=label_space))
     runner.test()
-    loop: Any = runner.test_loop
-    summary: EvaluationSummary = loop.summary
-    worst = {scene: states / 'pictures' / f'{scene}.png' for scene in list(summary.scenes)[:NUM_WORST]}
-    asked_for = protocols not in (None, ['all'])
+    summary = _with_strangers(runner.test_loop.summary, predictions)
+    pictures = {scene: states / 'pictures' / f'{scene}.png' for scene in list(summary.scenes)[:NUM_WORST]}
+    evaluated = {'checkpoint': str(checkpoint)} if predictions is None else {'predictions': str(predictions)}
+    named = protocols not in (None, ['all'])
     return Evaluation(
         summary=summary,
         label_space=label_space,
-        confusion=loop.confusion,
-        pictures={scene: path for scene, path in worst.items() if path.is_file()},
-        source={
-            'config': str(config.filename),
-            'checkpoint' if predictions is None else 'predictions': str(source),
-            'data': f'{config.test_dataloader.dataset.data_root}, {config.test_dataloader.dataset.ann_file}',
-        },
-        failed=bool(summary.failed or (summary.missing and asked_for)),
+        confusion=runner.test_loop.confusion,
+        pictures={scene: path for scene, path in pictures.items() if path.is_file()},
+        source={'config': str(config.filename), **evaluated, 'data': f'{dataset.data_root}, {dataset.ann_file}'},
+        failed=bool(summary.failed or (summary.missing and named)),
     )
+
+
+def _with_strangers(summary: EvaluationSummary, predictions: str | Path | None) -> EvaluationSummary:
+    """The summary with a note on every prediction that belongs to no scene."""
+    files = {} if predictions is None else find_predictions(predictions)
+    strangers = sorted(files.keys() - set(summary.scene_ids))
+    return replace(summary, notes=summary.notes | dict.fromkeys(strangers, 'a prediction of no scene of these data'))
 
 
 def _runner(config: Config, model: BaseModel, work_dir: str | Path) -> Runner:

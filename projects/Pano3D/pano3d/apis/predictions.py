@@ -250,8 +250,9 @@ class _Reading:
             instance = self._array('segment_instance', 'iu', (len(score),)).tolist()
             listed = zip(category, instance, score, strict=True)
         else:
-            pairs = torch.stack([panoptic.category.flatten(), panoptic.instance.flatten()], dim=1).unique(dim=0)
-            listed = ((category, instance, 1.0) for category, instance in pairs.tolist() if category != VOID)
+            stride = int(panoptic.instance.max()) + 1 if panoptic.instance.numel() else 1
+            keys = (panoptic.category * stride + panoptic.instance)[panoptic.category != VOID].unique().tolist()
+            listed = ((*divmod(key, stride), 1.0) for key in keys)
         return [{'category': c, 'instance': i, 'score': s} for c, i, s in listed]
 
     def _semantic(self, panoptic: PanopticMap) -> Tensor:

@@ -44,15 +44,16 @@ HOPELESS = 5
 class SceneTestLoop(BaseLoop):
     """mmengine's `TestLoop`, scene by scene: each is loaded once, predicted once, and measured by all metrics.
 
-    What the metrics keep of a scene is stored in `states` as soon as it is known; scenes found there are not predicted
-    again. A scene that cannot be loaded, predicted or measured is reported, and the others go on. Processes share the
-    scenes, none is repeated. After `run`, `summary` and `confusion` hold what the returned scores do not say.
+    What the metrics keep of a scene is stored in `states` as soon as it is known. A scene that cannot be loaded,
+    predicted or measured is reported, and the others go on. Processes share the scenes, none is repeated. After `run`,
+    `summary` and `confusion` hold what the returned scores do not say.
 
     Args:
         runner: mmengine's.
         dataloader: of the test data; its data set and number of workers are used, a batch is one scene.
         evaluator: mmengine's, with any metrics whose states `write_state` can store.
         states: folder of the states, for this model, these data and these metrics alone; None stores nothing.
+        resume: do not predict scenes again that have a state.
         pictures: folder for panels of the worst scenes, `<scene>.png`; None draws nothing.
         num_pictures: how many scenes are the worst.
         label_space: counts which of its classes are taken for which; None does not.
@@ -69,6 +70,7 @@ class SceneTestLoop(BaseLoop):
         evaluator: Evaluator | dict | list,
         *,
         states: str | None = None,
+        resume: bool = True,
         pictures: str | None = None,
         num_pictures: int = 6,
         label_space: str | None = None,
@@ -83,6 +85,7 @@ class SceneTestLoop(BaseLoop):
             raise ValueError(f'metrics must have different prefixes, got {sorted(prefixes)}')
         self.counter = ConfusionCounter(label_space=LabelSpace.load(label_space)) if label_space else None
         self.states = Path(states) if states else None
+        self.resume = resume
         self.pictures = Path(pictures) if pictures else None
         self.num_pictures = num_pictures
         self.fp16 = fp16
@@ -180,7 +183,7 @@ class SceneTestLoop(BaseLoop):
         Image.fromarray(picture).save(self.pictures / f'{result.scene_id}.png')
 
     def _stored(self, index: int) -> SceneResult | None:
-        if self.states is None or not self._file(index).is_file():
+        if self.states is None or not self.resume or not self._file(index).is_file():
             return None
         try:
             return result_from_state(read_state(self._file(index)))

@@ -45,23 +45,27 @@ class EvaluationSummary:
 
     Args:
         metrics: by their keys.
-        num_scenes: all scenes, the failed ones too.
+        scene_ids: all scenes, the failed ones too.
         counted: how many scenes are in each metric, by prefix.
         scenes: score of every scene by the metric `ranked_by`, worst first.
         ranked_by: key of that metric; None if none of `RANKED_BY` was evaluated.
         missing: why metrics were applied to no scene, by prefix.
         failed: reasons by scene, then by prefix.
-        notes: by scene.
+        notes: what else should be said, by scene.
     """
 
     metrics: dict[str, float]
-    num_scenes: int
+    scene_ids: list[str]
     counted: dict[str, int]
     scenes: dict[str, float]
     ranked_by: str | None
     missing: dict[str, str]
     failed: dict[str, dict[str, str]]
     notes: dict[str, str]
+
+    @property
+    def num_scenes(self) -> int:
+        return len(self.scene_ids)
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with None for what is undefined."""
@@ -124,7 +128,7 @@ def summarize_scenes(results: Sequence[SceneResult], metrics: Sequence[BaseMetri
     ranking = ranking_metric(metrics)
     return EvaluationSummary(
         metrics=scores,
-        num_scenes=len(results),
+        scene_ids=[result.scene_id for result in results],
         counted=counted,
         scenes=scene_scores(results, metrics),
         ranked_by=f'{ranking[0].prefix}/{ranking[1]}' if ranking else None,
