@@ -121,7 +121,7 @@ def _depth_png(reader: SensReader, frame: SensFrame) -> bytes:
         check_jpeg(frame.color, reader.header.color_size)
     except ValueError as error:
         raise ValueError(f'{reader.path}: frame {frame.index}: color image: {error}') from error
-    return encode_png(reader.decode_depth(frame))
+    return encode_png(reader.decode_depth(frame), noisy=True)
 
 
 def _rasterised_map(rasteriser: MeshRasteriser, reader: SensReader, frame: SensFrame) -> bytes:
