@@ -6,8 +6,8 @@ from .panst3r import convert_panst3r
 from .scannet import convert_scannet
 from .scannet_25k import convert_scannet_25k
 from .sens import SensFrame, SensHeader, SensReader, SensWriter
-from .siu3r import convert_siu3r
 from .share import Share
+from .siu3r import convert_siu3r
 
 __all__ = [
     'ConversionSummary',
