@@ -151,8 +151,8 @@ class TestSiu3r:
         convert_siu3r(root, tmp_path / 'out')
         record = json.loads((tmp_path / 'out/scenes/scene0000_00/scene.json').read_text())
         assert [frame['id'] for frame in record['frames']] == ['000010']
-        assert record['report']['frames_without_pose'] == ['0']
-        assert record['report']['frames_damaged'] == ['5']
+        assert record['report']['frames_without_pose'] == ['000000']
+        assert record['report']['frames_damaged'] == ['000005']
         assert 'panoptic/5.png: class 21: expected 0 to 20' in record['report']['warnings'][0]
 
     @pytest.mark.parametrize(
@@ -319,6 +319,24 @@ class TestPanst3r:
         assert 'object 2 has class 1, elsewhere 0' in summary.failed[0].error
 
     @pytest.mark.parametrize(
+        ('key', 'values', 'message'),
+        [
+            ('images', ['DSC00002', '../../../escaped', 'DSC00007'], 'expected different frame ids of letters'),
+            ('images', ['DSC00002', 'DSC00002', 'DSC00007'], 'expected different frame ids of letters'),
+            ('scenes', ['../escaped', 'ffff000000'], r"scene id '\.\./escaped'"),
+        ],
+    )
+    def test_names_stay_in_their_folders(self, root, tmp_path, key, values, message):
+        with np.load(root / 'all_metadata.npz') as data:
+            content = dict(data)
+        np.savez(root / 'all_metadata.npz', **{**content, key: np.array(values)})
+        (root.parent / 'escaped').mkdir()
+        summary = convert_panst3r(root, tmp_path / 'out')
+        assert [result.scene_id for result in summary.finished] == ['ffff000000']
+        with pytest.raises(ValueError, match=message):
+            raise ValueError(summary.failed[0].error)
+
+    @pytest.mark.parametrize(
         ('name', 'content', 'message'),
         [
             ('all_metadata.npz', b'PK', r'all_metadata\.npz: not the metadata'),
@@ -390,7 +408,7 @@ class TestMmdet3d:
         assert scene.frames[0].instance is None
         record = json.loads((tmp_path / 'out/scenes/scene0000_00/scene.json').read_text())
         assert record['axis_alignment'] == self.ALIGNMENT.tolist()
-        assert record['report']['frames_without_pose'] == ['00001']
+        assert record['report']['frames_without_pose'] == ['000001']
         assert [(i['id'], i['nyu40_id']) for i in record['instances']] == [(2, 1), (7, 11)]
         with np.load(scene.mesh) as mesh:
             assert np.array_equal(mesh['vertices'], self.VERTICES)
@@ -414,6 +432,13 @@ class TestMmdet3d:
     def test_without_the_mesh_nothing_can_be_seen(self, root, tmp_path):
         summary = convert_mmdet3d_scannet(root, tmp_path / 'out', rasterise=True)
         assert 'scene0000_00_vh_clean_2.ply: not there' in summary.failed[0].error
+
+    def test_changed_labels_are_converted_again(self, root, tmp_path):
+        for grown, reused in ((False, False), (False, True), (True, False)):
+            if grown:
+                self.write_mesh(root)
+            [result] = convert_mmdet3d_scannet(root, tmp_path / 'out').results
+            assert result.reused == reused
 
     def test_masks_of_another_size(self, root, tmp_path):
         write(root / 'instance_mask/scene0000_00.bin', self.INSTANCE[:4].tobytes())

@@ -68,6 +68,12 @@ class Mmdet3dScene(PosedScene):
     def settings(self) -> dict[str, Any]:
         return {'rasterise': self._rasterise}
 
+    def source_files(self) -> dict[str, int]:
+        labels = [self._root / kind / f'{self.scene_id}.bin' for kind in ('points', 'instance_mask', 'semantic_mask')]
+        files = [*labels, self._mesh_path()]
+        sizes = {path.relative_to(self._root).as_posix(): path.stat().st_size for path in files if path.is_file()}
+        return {**super().source_files(), **sizes}
+
     def axis_alignment(self) -> list[list[float]] | None:
         return self._info.axis_alignment
 
@@ -95,7 +101,6 @@ class Mmdet3dScene(PosedScene):
             metres, seen = self._rasteriser.pinhole_view(self._intrinsics, size, pose)
             depth, instance = to_millimetres(metres), seen if self._records else None
         return PosedFrame(
-            id=f'{int(name):06d}',
             color=color,
             color_size=size,
             depth=depth,
@@ -122,9 +127,7 @@ class Mmdet3dScene(PosedScene):
 
     def _read_faces(self) -> np.ndarray:
         """Faces of the release's mesh (F, 3), none where it is not there or the points are a random choice of it."""
-        path = self._root / 'scans' / self.scene_id / f'{self.scene_id}_vh_clean_2.ply'
-        if not path.is_file():
-            path = self._root / 'scans_test' / self.scene_id / path.name
+        path = self._mesh_path()
         if not path.is_file():
             if self._rasterise:
                 raise ValueError(f'{path}: not there; depth and instance maps are made from it')
@@ -138,6 +141,11 @@ class Mmdet3dScene(PosedScene):
                 )
             return np.zeros((0, 3), np.int32)
         return mesh.faces
+
+    def _mesh_path(self) -> Path:
+        name = f'{self.scene_id}_vh_clean_2.ply'
+        path = self._root / 'scans' / self.scene_id / name
+        return path if path.is_file() else self._root / 'scans_test' / self.scene_id / name
 
     def _make_rasteriser(self) -> MeshRasteriser:
         from .rasterise import MeshRasteriser  # Embree comes with the extra `data`; the rest works without

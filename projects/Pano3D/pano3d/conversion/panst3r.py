@@ -63,6 +63,9 @@ class Panst3rScene(PosedScene):
     def frame_names(self) -> list[str]:
         return list(self._cameras.names)
 
+    def frame_id(self, name: str) -> str:
+        return name
+
     def frame(self, name: str) -> PosedFrame | None:
         position = self._cameras.names.index(name)
         pose = self._cameras.poses[position]
@@ -79,7 +82,6 @@ class Panst3rScene(PosedScene):
             )
         intrinsics = checked_intrinsics(self._cameras.intrinsics[position], f'{METADATA}: {self.scene_id}: {name}')
         return PosedFrame(
-            id=name,
             color=color,
             color_size=size,
             depth=depth,
@@ -153,7 +155,7 @@ def _read_metadata(path: Path) -> dict[str, Panst3rCameras]:
             scenes, owner, images = data['scenes'].tolist(), data['sceneids'], data['images']
             intrinsics, poses = data['intrinsics'].astype(np.float64), data['trajectories'].astype(np.float64)
             factor = int(data['cls_sep']) if 'cls_sep' in data else 256
-    except (KeyError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (KeyError, MemoryError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f'{path}: not the metadata of processed scenes ({error!r})') from error
     count = len(owner)
     shapes = (images.shape, intrinsics.shape, poses.shape)

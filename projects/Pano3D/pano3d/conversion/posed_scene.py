@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,10 +17,12 @@ from PIL import Image, UnidentifiedImageError
 
 from .batch import ConversionSummary, SceneResult, run_scenes
 from .images import check_jpeg, encode_png
-from .scene_store import ConversionReport, finished_scene, new_scene, write_scene_record, write_split
+from .scene_store import ConversionReport, finished_scene, new_scene, scene_folder, write_scene_record, write_split
 
 MAX_PIXELS = 50_000_000
 MAX_INSTANCES = 65535  # ids must fit into uint16
+
+_FRAME_ID = re.compile(r'[A-Za-z0-9_-]+')
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +30,6 @@ class PosedFrame:
     """One frame, ready to be stored; see docs/scene_format.md.
 
     Args:
-        id: name of the frame.
         color: a JPEG file.
         color_size: (width, height).
         depth: (h, w) uint16 in units of the scene, 0 = unknown.
@@ -36,7 +38,6 @@ class PosedFrame:
         camera_to_world: (4, 4), OpenCV axes, metres.
     """
 
-    id: str
     color: bytes
     color_size: tuple[int, int]
     depth: np.ndarray
@@ -67,6 +68,10 @@ class PosedScene(ABC):
     @abstractmethod
     def frame_names(self) -> list[str]:
         """Names of all frames, in their order."""
+
+    def frame_id(self, name: str) -> str:
+        """Id of a stored frame: the number in its name with six digits."""
+        return f'{int(name):06d}'
 
     @abstractmethod
     def frame(self, name: str) -> PosedFrame | None:
@@ -147,6 +152,7 @@ def convert_posed_scenes(
 
 
 def _convert(scene_id: str, *, out: Path, open_scene: Callable[[str], PosedScene]) -> SceneResult:
+    scene_folder(out, scene_id)  # refuses names that would lead out of the folder, before anything is read
     scene = open_scene(scene_id)
     expected = {'source': scene.source, 'source_files': scene.source_files(), **scene.settings()}
     stored = finished_scene(out, scene_id)
@@ -178,35 +184,41 @@ def _store_frames(scene: PosedScene, folder: Path, report: ConversionReport) -> 
     for kind in ('color', 'depth', 'instance'):
         (folder / kind).mkdir()
     names, records = scene.frame_names(), []
+    ids = [scene.frame_id(name) for name in names]
+    if len(set(ids)) < len(ids) or not all(_FRAME_ID.fullmatch(frame_id) for frame_id in ids):
+        raise ValueError(
+            f'{scene.folder}: expected different frame ids of letters, digits, `_` and `-`, found {ids[:5]}'
+        )
     report.frames_total = len(names)
-    for name in names:
+    for name, frame_id in zip(names, ids, strict=True):
         try:
             frame = scene.frame(name)
         except (ValueError, OSError) as error:
-            report.frames_damaged.append(name)
+            report.frames_damaged.append(frame_id)
             report.warnings.append(f'{error}; the frame is left out')
             continue
         if frame is None:
-            report.frames_without_pose.append(name)
+            report.frames_without_pose.append(frame_id)
             continue
         if frame.instance is None:
-            report.instance_maps_missing.append(frame.id)
-        records.append(_store(frame, folder))
+            report.instance_maps_missing.append(frame_id)
+        records.append({'id': frame_id, **_store(frame, frame_id, folder)})
     if not records:
         reasons = '; '.join(report.warnings[:3]) or 'none is damaged'
-        without = len(report.frames_without_pose)
-        raise ValueError(f'{scene.folder}: no usable frame among {len(names)}: {without} have no pose; {reasons}')
+        raise ValueError(
+            f'{scene.folder}: no usable frame among {len(names)}: {len(report.frames_without_pose)} have no pose; '
+            f'{reasons}'
+        )
     return records
 
 
-def _store(frame: PosedFrame, folder: Path) -> dict[str, Any]:
-    color, depth, instance = f'color/{frame.id}.jpg', f'depth/{frame.id}.png', f'instance/{frame.id}.png'
+def _store(frame: PosedFrame, frame_id: str, folder: Path) -> dict[str, Any]:
+    color, depth, instance = f'color/{frame_id}.jpg', f'depth/{frame_id}.png', f'instance/{frame_id}.png'
     (folder / color).write_bytes(frame.color)
     (folder / depth).write_bytes(encode_png(frame.depth))
     if frame.instance is not None:
         (folder / instance).write_bytes(encode_png(frame.instance.astype(np.uint16)))
     return {
-        'id': frame.id,
         'color': color,
         'depth': depth,
         'instance': None if frame.instance is None else instance,

@@ -52,7 +52,6 @@ class Scannet25kScene(PosedScene):
             return None
         color, size = read_jpeg(self.folder / 'color' / f'{name}.jpg')
         return PosedFrame(
-            id=f'{int(name):06d}',
             color=color,
             color_size=size,
             depth=read_png(self.folder / 'depth' / f'{name}.png', channels=1),

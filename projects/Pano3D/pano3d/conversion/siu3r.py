@@ -61,7 +61,6 @@ class Siu3rScene(PosedScene):
                 f'{pixels.shape} rows and columns; expected one size'
             )
         return PosedFrame(
-            id=f'{int(name):06d}',
             color=color,
             color_size=size,
             depth=depth,

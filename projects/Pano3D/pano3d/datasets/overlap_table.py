@@ -46,7 +46,7 @@ class OverlapTable:
         try:
             with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 frame_ids, shares = tuple(arrays['frame_ids'].tolist()), arrays['overlap'].astype(np.float32)
-        except (KeyError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (KeyError, MemoryError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
             raise ValueError(f'{scene.overlap}: not a table of overlaps ({error!r}); {remedy}') from error
         expected = tuple(frame.id for frame in scene.frames)
         if frame_ids != expected or shares.shape != (len(expected), len(expected)):
