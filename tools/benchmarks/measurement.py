@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -53,6 +56,29 @@ def peak_memory(run: Run, device: torch.device) -> int:
         alive += change
         peak = max(peak, alive)
     return peak
+
+
+def peak_process_memory(run: Run) -> int | None:
+    """Largest number of bytes that the process holds in memory during a run, beyond what it held before.
+
+    Whoever allocates: PyTorch, NumPy and native libraries. None where Linux with glibc does not offer it.
+    """
+    try:
+        gc.collect()
+        ctypes.CDLL('libc.so.6').malloc_trim(0)  # or else the run finds memory that was freed but not given back
+        Path('/proc/self/clear_refs').write_text('5')  # the peak starts anew
+    except OSError:
+        return None
+    before = _resident('VmRSS')
+    run()
+    return max(_resident('VmHWM') - before, 0)
+
+
+def _resident(name: str) -> int:
+    found = re.search(rf'^{name}:\s+(\d+) kB$', Path('/proc/self/status').read_text(), re.MULTILINE)
+    if found is None:
+        raise OSError(f'/proc/self/status does not say {name}')
+    return 1024 * int(found[1])
 
 
 def _wait(device: torch.device) -> None:
