@@ -114,6 +114,9 @@ def test_two_processes_train_and_measure_what_one_measures(scenes):
     assert len(metrics) > 10
     for key, value in metrics.items():
         assert value == pytest.approx(together[key], abs=1e-6), key
+    shared = scenes.parent / 'two_tested'
+    run('dist_test.sh', CONFIG, work_dir / 'iter_2.pth', 2, '--work-dir', shared, *options(scenes))
+    assert json.loads((shared / 'metrics.json').read_text()) == metrics
 
 
 def test_a_checkpoint_of_another_model_is_one_clear_error(scenes, trained):

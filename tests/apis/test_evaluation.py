@@ -197,6 +197,15 @@ def test_without_any_good_scene_there_is_one_clear_error(run, checkpoint):
     assert not metrics
 
 
+def test_when_every_scene_is_broken_it_does_not_go_through_all_of_them(run, checkpoint):
+    options = (
+        'test_dataloader.dataset.num_scenes=50',
+        f'test_dataloader.dataset.broken={(*range(50),)}'.replace(' ', ''),
+    )
+    code, _ = run(checkpoint, options=options)
+    assert 'none of the 5 scenes could be evaluated' in code
+
+
 def test_a_scene_without_prediction_is_an_error_unless_it_shall_count_as_empty(run, predictions, capsys):
     (predictions / 'scene0001_00.npz').unlink()
     (predictions / 'scene0002_00.npz').rename(predictions / 'sceen0002_00.npz')

@@ -138,9 +138,9 @@ def _overview(evaluation: Evaluation) -> Section:
 
 def _troubles(summary: EvaluationSummary) -> list[Section]:
     """Sections on what was left out and what failed, if there is any."""
-    missing = [[prefix, reason] for prefix, reason in summary.missing.items()]
+    missing = [[prefix, ' '.join(reason.split())] for prefix, reason in summary.missing.items()]
     failed = [
-        [scene, 'everything' if prefix == WHOLE_SCENE else prefix, reason]
+        [scene, 'everything' if prefix == WHOLE_SCENE else prefix, ' '.join(reason.split())]
         for scene, reasons in summary.failed.items()
         for prefix, reason in reasons.items()
     ]
