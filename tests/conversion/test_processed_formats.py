@@ -445,6 +445,11 @@ class TestMmdet3d:
         summary = convert_mmdet3d_scannet(root, tmp_path / 'out')
         assert 'instance_mask/scene0000_00.bin: expected 6 numbers of 8 bytes' in summary.failed[0].error
 
+    def test_classes_that_are_none(self, root, tmp_path):
+        write(root / 'semantic_mask/scene0000_00.bin', np.full(6, 2**60).tobytes())
+        summary = convert_mmdet3d_scannet(root, tmp_path / 'out')
+        assert 'semantic_mask/scene0000_00.bin: expected NYU40 classes from 0 to 40' in summary.failed[0].error
+
     @pytest.mark.parametrize(
         ('content', 'message'),
         [

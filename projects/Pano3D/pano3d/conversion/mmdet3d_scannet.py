@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from .rasterise import MeshRasteriser
 
 SPLITS = ('train', 'val', 'test')
+MAX_CLASS = 40
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,9 +120,11 @@ class Mmdet3dScene(PosedScene):
         instance, category = (_read_mask(path, count) for path in paths)
         if instance.min(initial=0) < 0 or instance.max(initial=0) > MAX_INSTANCES:
             raise ValueError(f'{paths[0]}: expected ids from 0 to {MAX_INSTANCES}')
+        if category.min(initial=0) < 0 or category.max(initial=0) > MAX_CLASS:
+            raise ValueError(f'{paths[1]}: expected NYU40 classes from 0 to {MAX_CLASS}')
         records = []
         for number in np.unique(instance[instance > 0]).tolist():
-            found = int(np.bincount(category[instance == number].clip(0)).argmax())
+            found = int(np.bincount(category[instance == number]).argmax())
             records.append({'id': number, 'raw_category': f'nyu40 {found}', 'nyu40_id': found or None})
         return instance.astype(np.int32), records
 
