@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pano3d.apis.scene_overlap import HEIGHT, measure_overlap, overlap_of
-from pano3d.datasets import OverlapTable, read_scene
+from pano3d.datasets import OverlapTable, ScanNetMultiViewDataset, read_scene
 
 
 @pytest.fixture
@@ -61,3 +61,34 @@ def test_a_file_that_is_no_list(root):
 
 def test_height_is_what_the_document_says():
     assert HEIGHT == 36
+
+
+def test_samples_of_a_data_set_keep_the_guarantees(root):
+    measure_overlap(root, 'train.json')
+    pipeline = [
+        {'type': 'OverlapViews', 'num_views': 3, 'min_overlap': 0.3},
+        {'type': 'ShuffleViews'},
+        {'type': 'SplitKeyframes', 'num_keyframes': 2, 'min_overlap': 0.3},
+        {'type': 'LoadViews'},
+        {'type': 'ResizeCrop', 'size': (24, 32)},
+        {'type': 'PackScene'},
+    ]
+    dataset = ScanNetMultiViewDataset(
+        data_root=str(root), ann_file='train.json', label_space='scannet20', pipeline=pipeline
+    )
+    for index in range(10):
+        sample = dataset[index]['data_samples']
+        shares = OverlapTable.read(read_scene(str(root / 'scenes' / sample.scene_id)))
+        views = [frame for name in sample.frame_ids for frame in _frames(root, sample.scene_id) if frame.id == name]
+        table = shares.among(views)
+        mutual = np.minimum(table, table.T) - np.eye(3)
+        assert (mutual.max(1) >= 0.3).all(), 'each view overlaps another one'
+        assert sum(sample.keyframes) == 2
+        assert sample.keyframes[0]
+        for view in range(3):
+            seen = max(table[view, key] for key in range(3) if sample.keyframes[key])
+            assert sample.overlaps_keyframe[view] == (seen >= 0.3)
+
+
+def _frames(root, scene_id):
+    return read_scene(str(root / 'scenes' / scene_id)).frames
