@@ -48,7 +48,7 @@ setup(
     python_requires='>=3.10',
     package_dir={'': SOURCE},
     packages=find_packages(SOURCE),
-    package_data={'pano3d': ['py.typed', '**/*.json', '**/*.j2']},
+    package_data={'pano3d': ['py.typed', '**/*.json', '**/*.j2', '**/*.safetensors']},
     cmdclass={'build_py': BuildWithConfigs},
     zip_safe=False,
     install_requires=[

@@ -17,6 +17,14 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--device', help="'cpu', 'cuda' or 'cuda:N' (default: a GPU if there is one)")
     parser.add_argument('--max-views', type=int, help='take at most this many images, evenly spread')
     parser.add_argument(
+        '--classes',
+        help="label with these classes instead of those of the training, e.g. 'sofa,plant,wall'; needs a model with a "
+        'classifier on text embeddings',
+    )
+    parser.add_argument(
+        '--stuff', help='those of --classes without countable instances (default: the names that were so in training)'
+    )
+    parser.add_argument(
         '--min-confidence',
         type=float,
         default=0.0,
@@ -25,11 +33,20 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def split_names(text: str) -> list[str]:
+    return [name.strip() for name in text.split(',')] if text.strip() else []
+
+
 def main() -> None:
     args = parse_args()
     try:
         list_images(args.folder)  # before the model is loaded, which takes longer
         inferencer = Pano3DInferencer(args.config, args.checkpoint, device=args.device)
+        if args.classes is not None:
+            stuff = None if args.stuff is None else split_names(args.stuff)
+            inferencer.set_vocabulary(split_names(args.classes), stuff=stuff)
+        elif args.stuff is not None:
+            raise ValueError('--stuff needs --classes')
         sample = inferencer(args.folder, max_views=args.max_views)
         summary = save_outputs(sample, inferencer.label_space, args.out, min_confidence=args.min_confidence)
     except (ValueError, OSError) as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +14,12 @@ from mmengine.registry import DefaultScope
 from pano3d.datasets import ResizeCrop
 from pano3d.datasets.transforms.geometric import resize_and_crop
 from pano3d.engine import load_config, load_model_weights
+from pano3d.models import Pano3D
 from pano3d.registry import MODELS
 from pano3d.structures import LabelSpace, SceneSample
 
 from .images import ImageSource, load_views
+from .vocabulary import open_vocabulary
 
 
 class Pano3DInferencer:
@@ -29,7 +32,6 @@ class Pano3DInferencer:
 
     Attributes:
         model: the network, in evaluation mode.
-        label_space: the classes it speaks of.
         image_size: (H, W) that every view is resized and cropped to, that of the config's test pipeline.
 
     Raises:
@@ -47,12 +49,33 @@ class Pano3DInferencer:
         self.image_size = image_size_of(config)
         with DefaultScope.overwrite_default_scope('pano3d'):
             self.model = MODELS.build(config.model)
-        self.label_space: LabelSpace = self.model.label_space
         if checkpoint is None:
             print_log('no checkpoint: the model is untrained', logger='current', level=30)
         else:
             load_model_weights(self.model, checkpoint)
         self.model.to(self.device).eval()
+
+    @property
+    def label_space(self) -> LabelSpace:
+        """The classes that the model speaks of."""
+        return self.model.label_space
+
+    def set_vocabulary(self, classes: Sequence[str], *, stuff: Sequence[str] | None = None) -> None:
+        """Label with any classes by name from now on; needs a model with a `TextClassifier`.
+
+        Args:
+            classes: their names. Words that no file of text embeddings has need the text encoder of the training.
+            stuff: those without countable instances; None takes the names that are stuff now.
+
+        Raises:
+            ValueError: if the classes of the model are fixed, or see `open_vocabulary`.
+        """
+        if not isinstance(self.model, Pano3D):
+            raise ValueError(f'{type(self.model).__name__} has fixed classes; other names need a Pano3D model')
+        trained = self.model.head.vocabulary
+        names = [name.strip() for name in classes]
+        stuff = [name for name in names if name in self.label_space.stuff] if stuff is None else stuff
+        self.model.set_vocabulary(*open_vocabulary(names, trained, stuff=stuff))
 
     @torch.no_grad()
     def __call__(self, images: ImageSource, *, max_views: int | None = None) -> SceneSample:

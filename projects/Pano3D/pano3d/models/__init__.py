@@ -9,7 +9,7 @@ from .backbones import (
     Pi3XBackbone,
     VGGTBackbone,
 )
-from .classifier import LinearClassifier
+from .classifier import LinearClassifier, TextClassifier
 from .criteria import DUSt3RCriterion, MUSt3RCriterion, Pi3Criterion, SetCriterion, VGGTCriterion
 from .data_preprocessor import SceneDataPreprocessor
 from .feature_bridge import FeatureBridge
@@ -22,6 +22,7 @@ from .pano3d import Pano3D, SceneOutput
 from .panoptic_set_head import PanopticSetHead
 from .query_decoder import QueryDecoder, QueryPrediction
 from .readout import OverlapReadOut, WinnerTakesAllReadOut
+from .text_encoders import embed_names, load_text_encoder
 
 __all__ = [
     'CoverageKeyframes',
@@ -49,9 +50,12 @@ __all__ = [
     'SceneDataPreprocessor',
     'SceneOutput',
     'SetCriterion',
+    'TextClassifier',
     'VGGTBackbone',
     'VGGTCriterion',
     'WinnerTakesAllReadOut',
+    'embed_names',
+    'load_text_encoder',
     'reconstruct_online',
     'remember_keyframes',
     'render_in_chunks',

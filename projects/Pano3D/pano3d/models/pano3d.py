@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pano3d.functional.gradient import scale_gradient
 from pano3d.registry import MODELS
-from pano3d.structures import LabelSpace, SceneSample
+from pano3d.structures import LabelSpace, SceneSample, TextEmbeddings
 
 from .backbones import GeometryPrediction
 from .query_decoder import QueryPrediction
@@ -80,12 +80,32 @@ class Pano3D(BaseModel):
         if self.head.num_classes != self.label_space.num_classes:
             raise ValueError(
                 f'the classifier has {self.head.num_classes} classes, but label space {label_space!r} has '
-                f'{self.label_space.num_classes}; set `head.classifier.num_classes` to the latter'
+                f'{self.label_space.num_classes}; set `head.classifier.num_classes` to the latter, or '
+                '`head.classifier.label_space` to the same'
+            )
+        if self.head.class_names not in (None, self.label_space.names):
+            raise ValueError(
+                f'the classes of `head.classifier.label_space` are not those of `label_space` {label_space!r}'
             )
         if frozen_encoder:
             for name in self.backbone.encoder_modules():
                 self.backbone.get_submodule(name).requires_grad_(False)
         self.train()
+
+    def set_vocabulary(self, label_space: LabelSpace, vocabulary: TextEmbeddings) -> None:
+        """Label with other classes from now on; needs a classifier on text embeddings.
+
+        Args:
+            label_space: the classes.
+            vocabulary: the vectors of their names, by the encoder of the training.
+
+        Raises:
+            ValueError: if the two differ in their names, or see `PanopticSetHead.set_vocabulary`.
+        """
+        if label_space.names != vocabulary.names:
+            raise ValueError(f'label space {label_space.name!r} and its text embeddings have different names')
+        self.head.set_vocabulary(vocabulary)
+        self.label_space = label_space
 
     def train(self, mode: bool = True) -> Pano3D:
         super().train(mode)

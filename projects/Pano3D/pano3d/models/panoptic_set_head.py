@@ -6,7 +6,9 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from pano3d.registry import MODELS
+from pano3d.structures import TextEmbeddings
 
+from .classifier import TextClassifier
 from .query_decoder import QueryPrediction
 
 
@@ -34,6 +36,34 @@ class PanopticSetHead(BaseModule):
     def num_classes(self) -> int:
         """Classes without 'no object'."""
         return self.classifier.num_classes
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """What the classifier calls its classes; None if it knows them by number only."""
+        return self.classifier.vocabulary.names if isinstance(self.classifier, TextClassifier) else None
+
+    @property
+    def vocabulary(self) -> TextEmbeddings:
+        """The classes of a classifier on text embeddings.
+
+        Raises:
+            ValueError: if the classifier is a learned layer, whose classes are fixed.
+        """
+        if not isinstance(self.classifier, TextClassifier):
+            raise ValueError(
+                f'{type(self.classifier).__name__} has fixed classes; other names need a model trained with '
+                "`head.classifier.type='TextClassifier'`"
+            )
+        return self.classifier.vocabulary
+
+    def set_vocabulary(self, vocabulary: TextEmbeddings) -> None:
+        """Speak of other classes from now on, see `TextClassifier.set_vocabulary`.
+
+        Raises:
+            ValueError: as `vocabulary` does, or if the vectors come from another encoder.
+        """
+        _ = self.vocabulary
+        self.classifier.set_vocabulary(vocabulary)
 
     def forward(self, encoded: Tensor, decoded: Tensor, grid: tuple[int, int]) -> list[QueryPrediction]:
         """E (B, V, N, C_e), F (B, V, N, C_d) on `grid` to one prediction per decoder stage, the last one final."""

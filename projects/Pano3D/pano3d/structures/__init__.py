@@ -5,5 +5,6 @@ from .mask_proposals import MaskProposals
 from .panoptic_map import VOID, PanopticMap
 from .reconstruction import Reconstruction
 from .scene_sample import SceneSample
+from .text_embeddings import TextEmbeddings
 
-__all__ = ['VOID', 'LabelSpace', 'MaskProposals', 'PanopticMap', 'Reconstruction', 'SceneSample']
+__all__ = ['VOID', 'LabelSpace', 'MaskProposals', 'PanopticMap', 'Reconstruction', 'SceneSample', 'TextEmbeddings']
