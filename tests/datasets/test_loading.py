@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from pano3d.datasets import LinspaceViews, LoadViews, read_scene
+from pano3d.datasets import LinspaceViews, LoadViews, ResizeCrop, read_scene
 
 
 def load(root, scene_id='a'):
@@ -88,3 +88,44 @@ def test_needs_views(data_root):
     scene = read_scene(str(data_root / 'scenes' / 'scene0000_00'))
     with pytest.raises(ValueError, match='put RandomStrideViews or LinspaceViews before it'):
         LoadViews()({'scene': scene, 'backend_args': None})
+
+
+@pytest.mark.parametrize(('min_size', 'by'), [((24, 32), 2), ((25, 32), 1), ((24, 33), 1), ((12, 15), 4), ((6, 8), 8)])
+def test_colour_is_decoded_no_larger_than_needed(data_root, room, min_size, by):
+    """The intrinsics follow: every pixel has the colour of where it looks to, within the blur of edges."""
+    scene = read_scene(str(data_root / 'scenes' / 'scene0001_00'))
+    chosen = LinspaceViews(num_views=3)({'scene': scene, 'backend_args': None})
+    results, full = LoadViews(min_size=min_size)(chosen), LoadViews()(chosen)
+    for i, index in enumerate((0, 4, 8)):
+        image = results['color'][i]
+        assert image.shape == (48 // by, 64 // by, 3)
+        pose = room.camera(index)
+        _, points, instance = room.image((64 // by, 48 // by), results['color_intrinsics'][i], pose)
+        inside = np.ones(instance.shape, bool)  # not at the edges of the room
+        inside[1:] &= instance[1:] == instance[:-1]
+        inside[:-1] &= instance[1:] == instance[:-1]
+        inside[:, 1:] &= instance[:, 1:] == instance[:, :-1]
+        inside[:, :-1] &= instance[:, 1:] == instance[:, :-1]
+        error = np.abs(image.astype(float) - room.color_of(points))[inside]
+        assert np.median(error) < 2
+        np.testing.assert_array_equal(results['instance'][i], full['instance'][i])
+        np.testing.assert_array_equal(results['depth'][i], full['depth'][i])
+    np.testing.assert_array_equal(results['instance_intrinsics'], full['color_intrinsics'])
+
+
+def test_half_decoded_colour_gives_the_same_sample(data_root):
+    scene = read_scene(str(data_root / 'scenes' / 'scene0001_00'))
+    chosen = LinspaceViews(num_views=3)({'scene': scene, 'backend_args': None})
+    resize = ResizeCrop(size=(20, 26))
+    reduced, full = (resize(LoadViews(min_size=size)(chosen)) for size in ((20, 26), None))
+    assert reduced.keys() == full.keys()
+    np.testing.assert_allclose(reduced['intrinsics'], full['intrinsics'], rtol=1e-12)
+    np.testing.assert_array_equal(reduced['depth'], full['depth'])
+    np.testing.assert_array_equal(reduced['instance'], full['instance'])
+    assert np.abs(reduced['color'].astype(float) - full['color']).mean() < 1
+
+
+@pytest.mark.parametrize('size', [(0, 5), (5,), (3, 4, 5)])
+def test_bad_min_size(size):
+    with pytest.raises(ValueError, match='`min_size` must be'):
+        LoadViews(min_size=size)

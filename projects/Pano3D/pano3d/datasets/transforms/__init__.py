@@ -10,6 +10,7 @@
 | depth | V arrays (h, w) float32 metres, 0 = unknown; after ResizeCrop (V, H, W) | LoadViews |
 | instance | V arrays (h, w) int32, 0 = none; after ResizeCrop (V, H, W) | LoadViews |
 | color_intrinsics, depth_intrinsics | (V, 3, 3) float64 pixels, until ResizeCrop makes them one | LoadViews |
+| instance_intrinsics | the same of the instance map, colour's at its full size | LoadViews |
 | intrinsics | (V, 3, 3) float64 pixels, of all modalities | ResizeCrop |
 """
 

@@ -68,23 +68,29 @@ def adjust_color(
     hue: float = 0.0,
 ) -> NDArray[np.uint8]:
     """RGB image (H, W, 3) with factors on brightness, contrast and saturation, and the hue turned by `hue` turns."""
-    color = image.astype(np.float32)
+    color = image.astype(np.float32)  # changed in place from here on
     if brightness != 1:
-        color = _clip(color * np.float32(brightness))
+        color *= np.float32(brightness)
+        np.minimum(color, 255, out=color)
     if contrast != 1:
-        color = _blend(color, (color @ LUMA).mean(), contrast)
+        grey = np.dot(cv2.mean(color)[:3], LUMA)
+        color *= np.float32(contrast)
+        color += np.float32(grey * (1 - contrast))
+        np.clip(color, 0, 255, out=color)
     if saturation != 1:
-        color = _blend(color, (color @ LUMA)[..., None], saturation)
+        color = cv2.transform(color, saturation * np.eye(3, dtype=np.float32) + (1 - saturation) * LUMA)
+        np.clip(color, 0, 255, out=color)
     if hue != 0:
-        hsv = cv2.cvtColor(color / 255, cv2.COLOR_RGB2HSV)
-        hsv[..., 0] = (hsv[..., 0] + 360 * hue) % 360
-        color = _clip(cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB) * 255)
-    return np.rint(color).astype(np.uint8)
+        color = _turn_hue(color, 360 * hue)
+    return np.rint(color, out=color).astype(np.uint8)
 
 
-def _blend(color: NDArray[np.float32], grey: NDArray[np.float32] | np.float32, factor: float) -> NDArray[np.float32]:
-    return _clip(grey + (color - grey) * np.float32(factor))
-
-
-def _clip(color: np.ndarray) -> NDArray[np.float32]:
-    return np.clip(color, 0, 255)
+def _turn_hue(color: NDArray[np.float32], degrees: float) -> NDArray[np.float32]:
+    hsv = cv2.cvtColor(color / 255, cv2.COLOR_RGB2HSV)
+    angle = hsv[..., 0]
+    angle += np.float32(degrees)
+    angle[angle < 0] += 360
+    angle[angle >= 360] -= 360
+    turned: NDArray[np.float32] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
+    turned *= 255
+    return np.clip(turned, 0, 255, out=turned)

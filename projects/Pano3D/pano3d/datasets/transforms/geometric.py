@@ -44,16 +44,18 @@ class ResizeCrop(Transform):
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         position = results['rng'].random(2) if self.crop == 'random' else np.array([0.5, 0.5])
         colors, depths, instances, cameras = [], [], [], []
-        for color, depth, instance, color_camera, depth_camera in zip(
-            *(results[k] for k in ('color', 'depth', 'instance', 'color_intrinsics', 'depth_intrinsics')), strict=True
+        for color, depth, instance, color_camera, depth_camera, instance_camera in zip(
+            *(results[k] for k in ('color', 'depth', 'instance', 'color_intrinsics', 'depth_intrinsics')),
+            results.get('instance_intrinsics', results['color_intrinsics']),
+            strict=True,
         ):
             cropped, to_target = resize_and_crop(color, self.size, position)
             camera = to_target @ color_camera
             colors.append(cropped)
             depths.append(resample_nearest(depth, depth_camera, camera, self.size))
-            instances.append(resample_nearest(instance, color_camera, camera, self.size))
+            instances.append(resample_nearest(instance, instance_camera, camera, self.size))
             cameras.append(camera)
-        kept = {k: v for k, v in results.items() if k not in ('color_intrinsics', 'depth_intrinsics')}
+        kept = {k: v for k, v in results.items() if not k.endswith('_intrinsics')}
         return {
             **kept,
             'color': np.stack(colors),
@@ -131,10 +133,10 @@ def resample_nearest(image: np.ndarray, source: Intrinsics, target: Intrinsics, 
     to_source = source @ np.linalg.inv(target)
     rows = _nearest(to_source[1, 1] * np.arange(size[0]) + to_source[1, 2])
     columns = _nearest(to_source[0, 0] * np.arange(size[1]) + to_source[0, 2])
-    inside_rows = (rows >= 0) & (rows < image.shape[0])
-    inside_columns = (columns >= 0) & (columns < image.shape[1])
-    result = np.zeros(size, dtype=image.dtype)
-    result[np.ix_(inside_rows, inside_columns)] = image[np.ix_(rows[inside_rows], columns[inside_columns])]
+    # Rows first: they lie together. Then one of the two is small.
+    result = image.take(rows, axis=0, mode='clip').take(columns, axis=1, mode='clip')
+    result[(rows < 0) | (rows >= image.shape[0])] = 0
+    result[:, (columns < 0) | (columns >= image.shape[1])] = 0
     return result
 
 
