@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
+from functools import partial, reduce
+from operator import add
+
 import pytest
 import torch
 from torch import Tensor
 
 from pano3d.functional.panoptic_quality import (
+    BLOCK,
     PanopticCounts,
     panoptic_counts,
     panoptic_lifting_counts,
@@ -220,3 +225,47 @@ def test_inputs_stay_as_they_are() -> None:
 def test_refuses(rules: object, key: str, value: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rules(**(random_labels(0) | {key: value}), is_stuff=IS_STUFF)  # type: ignore[operator]
+
+
+@pytest.mark.parametrize('largest_id', [3, 10**9])
+@pytest.mark.parametrize(
+    'counting',
+    [
+        panoptic_counts,
+        partial(panoptic_counts, excuse_predicted_void=True, absent_classes_count=True, min_size=4),
+        panoptic_lifting_counts,
+        partial(panoptic_lifting_counts, min_class_share=0.1, void_is_class=False),
+    ],
+)
+def test_stacked_images_are_counted_one_by_one(counting, largest_id):
+    generator = torch.Generator().manual_seed(0)
+    images, size = 5, BLOCK + 7  # more than one block each
+    ids = torch.tensor([1, 2, largest_id])
+    category = torch.randint(-1, 4, (2, images, size // 13 + 1), generator=generator).repeat_interleave(13, 2)
+    instance = ids[torch.randint(0, 3, (2, images, size // 39 + 1), generator=generator)].repeat_interleave(39, 2)
+    category, instance = category[..., :size].clone(), instance[..., :size].clone()
+    same = slice(size // 5, None)  # so that some match
+    category[0, :, same], instance[0, :, same] = category[1, :, same], instance[1, :, same]
+    category[1, 2] = -1  # an image without ground truth
+    category[0, 3] = -1  # and one without prediction
+
+    def count(where, **options):
+        return counting(
+            predicted_category=category[0][where],
+            predicted_instance=instance[0][where],
+            gt_category=category[1][where],
+            gt_instance=instance[1][where],
+            is_stuff=torch.tensor([True, False, False, False]),
+            **options,
+        )
+
+    found, expected = count(slice(None), stacked=True), reduce(add, [count(image) for image in range(images)])
+    assert expected.true_positives.sum() > 0
+    for field in fields(PanopticCounts):
+        torch.testing.assert_close(getattr(found, field.name), getattr(expected, field.name), rtol=1e-12, atol=0)
+
+
+def test_the_sum_of_iou_is_floating_without_a_match():
+    counts = panoptic_counts(**dict.fromkeys(KEYS, torch.zeros(0, dtype=torch.int64)), is_stuff=IS_STUFF)
+    assert counts.iou_sum.dtype == torch.float64
+    assert not counts.listed.any()

@@ -73,30 +73,25 @@ class ScenePanopticMetric(ProtocolMetric):
 
     def scene_state(self, sample: Mapping[str, Any]) -> PanopticCounts:
         predicted = required(sample, 'pred_panoptic', PanopticMap)
-        gt = gt_panoptic(sample, self.label_space).to(predicted.category.device)
+        gt = gt_panoptic(sample, self.label_space)
         if predicted.shape != gt.shape:
             raise ValueError(
                 f'`pred_panoptic` must have the size of `gt_panoptic` (V, H, W), {tuple(gt.shape)}, '
                 f'got {tuple(predicted.shape)}'
             )
-        if self.protocol == 'pq_view':
-            views = range(len(gt.category))
-            return reduce(operator.add, [self._count_image(predicted[view], gt[view]) for view in views])
-        return self._count_image(predicted, gt)
-
-    def summarize(self, states: list[PanopticCounts]) -> dict[str, float]:
-        if self.protocol != 'pq_scene_mean':
-            states = [reduce(operator.add, states)]
-        return panoptic_scores(states, self.label_space, per_class=self.per_class)
-
-    def _count_image(self, predicted: PanopticMap, gt: PanopticMap) -> PanopticCounts:
         return self.count(
             predicted_category=predicted.category,
             predicted_instance=predicted.instance,
             gt_category=gt.category,
             gt_instance=gt.instance,
-            is_stuff=self.label_space.is_stuff.to(gt.category.device),
-        ).to('cpu')
+            is_stuff=self.label_space.is_stuff,
+            stacked=self.protocol == 'pq_view',
+        )
+
+    def summarize(self, states: list[PanopticCounts]) -> dict[str, float]:
+        if self.protocol != 'pq_scene_mean':
+            states = [reduce(operator.add, states)]
+        return panoptic_scores(states, self.label_space, per_class=self.per_class)
 
 
 def panoptic_scores(states: list[PanopticCounts], label_space: LabelSpace, *, per_class: bool) -> dict[str, float]:

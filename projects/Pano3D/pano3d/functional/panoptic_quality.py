@@ -14,6 +14,7 @@ Source: Kirillov et al., "Panoptic Segmentation", CVPR 2019, and the conventions
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, fields, replace
 
 import numpy as np
@@ -71,8 +72,9 @@ def panoptic_counts(
     excuse_predicted_void: bool = False,
     absent_classes_count: bool = False,
     min_size: int = 1,
+    stacked: bool = False,
 ) -> PanopticCounts:
-    """Match the segments of one image and count per class.
+    """Match the segments of one image, or of several, and count per class.
 
     Segments of one class match when IoU > 0.5, strictly, where predicted elements on void ground truth are left out of
     the union. A predicted segment without a match is excused when more than half of it, strictly, lies on void ground
@@ -89,11 +91,12 @@ def panoptic_counts(
         absent_classes_count: list all classes, so that one without any segment scores 0 (SIU3R), instead of only
             those with a count (COCO, torchmetrics).
         min_size: an unmatched segment with fewer elements counts neither as missed nor as wrong.
+        stacked: every entry along the first dimension is an image of its own; their counts are added up.
 
     Raises:
         ValueError: if shapes differ, a category is outside the label space, or an instance id is negative.
     """
-    runs = _Runs.of(predicted_category, predicted_instance, gt_category, gt_instance, len(is_stuff))
+    runs = _Runs.of(predicted_category, predicted_instance, gt_category, gt_instance, len(is_stuff), stacked=stacked)
     return _count(
         runs,
         is_stuff,
@@ -112,6 +115,7 @@ def panoptic_lifting_counts(
     is_stuff: Tensor,
     min_class_share: float = 0.005,
     void_is_class: bool = True,
+    stacked: bool = False,
 ) -> PanopticCounts:
     """Counts by the rules of Panoptic Lifting's evaluation code, for comparison with tables made by it.
 
@@ -128,22 +132,33 @@ def panoptic_lifting_counts(
         is_stuff: (C,) bool.
         min_class_share: smallest share of the elements that keeps a class; 0 keeps all.
         void_is_class: treat predicted void as one more stuff class, the last of then C + 1.
+        stacked: every entry along the first dimension is an image of its own; their counts are added up.
 
     Raises:
         ValueError: as `panoptic_counts`.
     """
-    runs = _Runs.of(predicted_category, predicted_instance, gt_category, gt_instance, len(is_stuff)).labelled()
+    runs = _Runs.of(predicted_category, predicted_instance, gt_category, gt_instance, len(is_stuff), stacked=stacked)
+    runs = runs.labelled()
     predicted, gt = runs.predicted_category, runs.gt_category
     if void_is_class:
         predicted = np.where(predicted < 0, len(is_stuff), predicted)
         is_stuff = torch.cat([is_stuff, is_stuff.new_ones(1)])
 
-    sizes = np.stack([np.bincount(c + 1, runs.length, minlength=len(is_stuff) + 1)[1:] for c in (predicted, gt)])
-    small = (sizes > 0) & (sizes < min_class_share * runs.length.sum())
-    listed = (sizes > 0).any(0) & ~small.any(0)
-    kept = replace(runs, predicted_category=_keep_classes(predicted, listed), gt_category=_keep_classes(gt, listed))
+    num_images, columns = int(runs.image.max(initial=0)) + 1, len(is_stuff) + 1  # column 0: void
+    sizes = np.stack(
+        [
+            np.bincount(runs.image * columns + category + 1, runs.length, minlength=num_images * columns)
+            for category in (predicted, gt)
+        ]
+    ).reshape(2, num_images, columns)
+    small = (sizes > 0) & (sizes < min_class_share * sizes.sum(2, keepdims=True))
+    listed = ((sizes > 0).any(0) & ~small.any(0))[:, 1:]
+    predicted, gt = (
+        np.where((category >= 0) & listed[runs.image, category], category, -1) for category in (predicted, gt)
+    )
+    kept = replace(runs, predicted_category=predicted, gt_category=gt)
     counts = _count(kept, is_stuff, excuse_predicted_void=True)
-    return replace(counts, listed=torch.from_numpy(listed))
+    return replace(counts, listed=torch.from_numpy(listed.any(0)))
 
 
 def point_panoptic_counts(
@@ -189,13 +204,16 @@ def panoptic_quality(counts: PanopticCounts) -> Tensor:
 
 @dataclass(frozen=True)
 class _Runs:
-    """Neighbouring elements with equal labels: the four labels of every run and its length, all (R,) int64."""
+    """Neighbouring elements with equal labels in one of several images: the four labels of every run, its length and
+    its image, all (R,) int64.
+    """
 
     predicted_category: Labels
     predicted_instance: Labels
     gt_category: Labels
     gt_instance: Labels
     length: Labels
+    image: Labels
 
     @classmethod
     def of(
@@ -205,6 +223,8 @@ class _Runs:
         gt_category: Tensor,
         gt_instance: Tensor,
         num_classes: int,
+        *,
+        stacked: bool = False,
     ) -> _Runs:
         """Runs of labels of any shape; errors as `panoptic_counts`."""
         named = {
@@ -220,10 +240,15 @@ class _Runs:
                     f'got {tuple(tensor.shape)}'
                 )
         labels = [tensor.cpu().numpy().reshape(-1) for tensor in named.values()]
-        starts = range(0, labels[0].size, BLOCK)
-        blocks = [_find_runs([label[start : start + BLOCK] for label in labels]) for start in starts]
-        empty = np.empty((5, 0), np.int64)
-        runs = cls(*np.concatenate([empty, *blocks], axis=1))
+        total = labels[0].size
+        size = total // len(gt_category) if stacked and total else total
+        starts = [start for first in range(0, total, size or 1) for start in range(first, first + size, BLOCK)]
+        ends = [min(start + BLOCK, start // size * size + size) for start in starts]
+        blocks = [_find_runs([label[start:end] for label in labels]) for start, end in zip(starts, ends, strict=True)]
+        found = np.concatenate([np.empty((5, 0), np.int64), *blocks], axis=1)
+        lengths = np.array([block.shape[1] for block in blocks], np.int64)
+        image = np.repeat(np.array(starts, np.int64) // max(size, 1), lengths)
+        runs = cls(found[0], found[1], found[2], found[3], found[4], image)
         for name in named:
             _check_range(name, getattr(runs, name), num_classes)
         return runs
@@ -242,20 +267,23 @@ def _count(
     absent_classes_count: bool = False,
     min_size: int = 1,
 ) -> PanopticCounts:
-    overlap, gt_class, predicted_class = _overlaps(runs, is_stuff.cpu().numpy())
-    on_gt_void = overlap[0]
+    overlap, gt_class, predicted_class, image = _overlaps(runs, is_stuff.cpu().numpy())
+    first = np.flatnonzero(np.diff(image, prepend=-1))  # void of every image
+    on_gt_void = overlap[first]
     under_predicted_void = overlap[:, 0] if excuse_predicted_void else np.zeros_like(overlap[:, 0])
-    gt_size, predicted_size = overlap.sum(1), overlap.sum(0)
-    union = (gt_size - under_predicted_void)[:, None] + (predicted_size - on_gt_void) - overlap
+    gt_size, predicted_size = overlap.sum(1), np.add.reduceat(overlap, first)
+    union = (gt_size - under_predicted_void)[:, None] + (predicted_size - on_gt_void)[image] - overlap
     # In integers, so that an IoU of exactly one half is no match.
-    matched = (gt_class[:, None] == predicted_class) & (gt_class >= 0)[:, None] & (2 * overlap > union)
+    matched = (gt_class[:, None] == predicted_class[image]) & (gt_class >= 0)[:, None] & (2 * overlap > union)
     missed = (gt_class >= 0) & ~matched.any(1) & (2 * under_predicted_void <= gt_size) & (gt_size >= min_size)
-    wrong = (predicted_class >= 0) & ~matched.any(0) & (2 * on_gt_void <= predicted_size) & (predicted_size >= min_size)
+    wrong = (predicted_class >= 0) & ~np.logical_or.reduceat(matched, first)
+    wrong &= (2 * on_gt_void <= predicted_size) & (predicted_size >= min_size)
 
     row, column = matched.nonzero()
     members = gt_class[row], predicted_class[wrong], gt_class[missed]
     counts = np.stack([np.bincount(classes, minlength=len(is_stuff)) for classes in members])
-    iou_sum = np.bincount(gt_class[row], weights=overlap[row, column] / union[row, column], minlength=len(is_stuff))
+    iou = overlap[row, column] / union[row, column]
+    iou_sum = np.bincount(gt_class[row], weights=iou, minlength=len(is_stuff)).astype(np.float64)  # int if none
     listed = (counts > 0).any(0) | absent_classes_count
     return PanopticCounts(*(torch.from_numpy(values) for values in (*counts, iou_sum, listed)))
 
@@ -276,39 +304,54 @@ def _find_runs(labels: list[Labels]) -> Labels:
     return runs
 
 
-def _overlaps(runs: _Runs, is_stuff: Flags) -> tuple[Labels, Labels, Labels]:
-    """Elements that segments share, (G, P), and the class of every segment, (G,) and (P,).
+def _overlaps(runs: _Runs, is_stuff: Flags) -> tuple[Labels, Labels, Labels, Labels]:
+    """Elements that the segments of an image share, as a table of all images.
 
-    Segment 0 is void, of class -1, even if empty.
+    Ground truth segments are rows, image by image; the predicted segments of the image are columns, P in the fullest
+    image. The first of each is void, of class -1, even if empty.
+
+    Returns:
+        Elements (G, P), class (G,) of the rows, class (images, P) of the columns, -1 where an image has fewer, and
+        image (G,) of the rows.
     """
-    gt_key, gt_number, gt_class = _segments(runs.gt_category, runs.gt_instance, is_stuff)
-    predicted_key, predicted_number, predicted_class = _segments(
-        runs.predicted_category, runs.predicted_instance, is_stuff
+    num_images = int(runs.image.max(initial=0)) + 1
+    gt_key, gt_number, gt_class, gt_image = _segments(
+        runs.gt_category, runs.gt_instance, runs.image, num_images, is_stuff
     )
-    shape = len(gt_class), len(predicted_class)
-    pair = (gt_number * shape[1]).take(gt_key) + predicted_number.take(predicted_key)
-    overlap = np.bincount(pair, weights=runs.length, minlength=shape[0] * shape[1])  # float64, exact up to 2^53
-    return overlap.astype(np.int64).reshape(shape), gt_class, predicted_class
+    key, number, category, image = _segments(
+        runs.predicted_category, runs.predicted_instance, runs.image, num_images, is_stuff
+    )
+    starts = np.searchsorted(image, np.arange(num_images))
+    column = np.arange(len(image)) - starts[image]
+    width = int(column.max()) + 1
+    predicted_class = np.full((num_images, width), -1)
+    predicted_class[image, column] = category
+    cell = (gt_number * width).take(gt_key)
+    cell += (number - starts[:, None]).take(key)
+    overlap = np.bincount(cell, weights=runs.length, minlength=len(gt_class) * width)  # float64, exact up to 2^53
+    return overlap.astype(np.int64).reshape(-1, width), gt_class, predicted_class, gt_image
 
 
-def _segments(category: Labels, instance: Labels, is_stuff: Flags) -> tuple[Labels, Labels, Labels]:
-    """Key of every run (R,), the segment of every possible key, and the class of every segment (S,)."""
+def _segments(
+    category: Labels, instance: Labels, image: Labels, num_images: int, is_stuff: Flags
+) -> tuple[Labels, Labels, Labels, Labels]:
+    """Key of every run (R,), segment of every key (images, keys), class and image of every segment (S,)."""
     if instance.max(initial=0) > MAX_INSTANCE:
         instance = np.unique(instance, return_inverse=True)[1]
     names = int(instance.max(initial=0)) + 1
+    shape = num_images, len(is_stuff) + 1, names  # in row 0: void
     key = category * names
     key += instance
-    key += names  # row 0 of the table: void
-    occurs = np.bincount(key, minlength=(len(is_stuff) + 1) * names).reshape(-1, names) > 0
-    occurs[0, 0] = True
+    key += names
+    if num_images > 1:
+        key += image * (shape[1] * names)
+    occurs = np.bincount(key, minlength=math.prod(shape)).reshape(shape) > 0
+    occurs[:, 0, 0] = True
     uncountable = np.r_[True, is_stuff]
-    occurs[uncountable, 0] = occurs[uncountable].any(1)
-    occurs[uncountable, 1:] = False  # so that all names have the number of the first
-    return key, occurs.cumsum() - 1, occurs.nonzero()[0] - 1
-
-
-def _keep_classes(category: Labels, listed: Flags) -> Labels:
-    return np.where((category >= 0) & listed[category], category, -1)
+    occurs[:, uncountable, 0] = occurs[:, uncountable].any(2)
+    occurs[:, uncountable, 1:] = False  # so that all names have the number of the first
+    owner, row, _ = occurs.nonzero()
+    return key, (occurs.cumsum() - 1).reshape(num_images, -1), row - 1, owner
 
 
 def _check_range(name: str, label: Labels, num_classes: int) -> None:
