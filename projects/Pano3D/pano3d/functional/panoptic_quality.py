@@ -240,15 +240,15 @@ class _Runs:
                     f'got {tuple(tensor.shape)}'
                 )
         labels = [tensor.cpu().numpy().reshape(-1) for tensor in named.values()]
-        total = labels[0].size
-        size = total // len(gt_category) if stacked and total else total
-        starts = [start for first in range(0, total, size or 1) for start in range(first, first + size, BLOCK)]
-        ends = [min(start + BLOCK, start // size * size + size) for start in starts]
-        blocks = [_find_runs([label[start:end] for label in labels]) for start, end in zip(starts, ends, strict=True)]
-        found = np.concatenate([np.empty((5, 0), np.int64), *blocks], axis=1)
-        lengths = np.array([block.shape[1] for block in blocks], np.int64)
-        image = np.repeat(np.array(starts, np.int64) // max(size, 1), lengths)
-        runs = cls(found[0], found[1], found[2], found[3], found[4], image)
+        num_images, total = len(gt_category) if stacked else 1, gt_category.numel()
+        size = max(total // max(num_images, 1), 1)
+        blocks = [_find_runs(labels, start, size) for start in range(0, total, BLOCK)]
+        nothing = (np.empty(0, np.int64),) * 5
+        *values, last = (np.concatenate(columns) for columns in zip(nothing, *blocks, strict=True))
+        image_ends = np.searchsorted(last, size * np.arange(num_images + 1))
+        image = np.repeat(np.arange(num_images), np.diff(image_ends))
+        by_name = dict(zip(named, values, strict=True))
+        runs = cls(**by_name, length=np.diff(last, prepend=-1), image=image)
         for name in named:
             _check_range(name, getattr(runs, name), num_classes)
         return runs
@@ -288,20 +288,24 @@ def _count(
     return PanopticCounts(*(torch.from_numpy(values) for values in (*counts, iou_sum, listed)))
 
 
-def _find_runs(labels: list[Labels]) -> Labels:
-    """Values at the runs of several labels (N,), and the lengths of the runs: (labels + 1, R) int64."""
-    is_last = np.ones(labels[0].shape, bool)  # of its run
+def _find_runs(labels: list[Labels], start: int, size: int) -> tuple[Labels, ...]:
+    """Values of several labels (N,) at the runs of one block, and the last element of each run.
+
+    Args:
+        labels: of all images.
+        start: first element of the block.
+        size: elements of an image.
+    """
+    labels = [label[start : start + BLOCK] for label in labels]
+    is_last = np.empty(labels[0].shape, bool)
     differs, buffer = is_last[:-1], np.empty(len(is_last) - 1, bool)
     np.not_equal(labels[0][1:], labels[0][:-1], out=differs)
     for label in labels[1:]:
         differs |= np.not_equal(label[1:], label[:-1], out=buffer)
+    is_last[-1] = True
+    is_last[(-1 - start) % size :: size] = True  # where an image ends
     last = np.flatnonzero(is_last)
-    runs = np.empty((len(labels) + 1, len(last)), np.int64)
-    for row, label in zip(runs, labels, strict=False):
-        row[:] = label.take(last)
-    np.subtract(last[1:], last[:-1], out=runs[-1, 1:])
-    runs[-1, :1] = last[:1] + 1
-    return runs
+    return *(label.take(last) for label in labels), last + start
 
 
 def _overlaps(runs: _Runs, is_stuff: Flags) -> tuple[Labels, Labels, Labels, Labels]:
