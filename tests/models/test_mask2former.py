@@ -267,6 +267,19 @@ def test_files_from_before_a_name_changed_load(released, tmp_path):
     assert_same(load(as_pickle(theirs, tmp_path / 'old.pkl')), load(save(released, tmp_path / 'mmdet.pth')))
 
 
+def test_the_names_of_mmdet_2_load(released, tmp_path):
+    """Parts of a layer were numbered in their order: attention to the tokens, then among the queries."""
+    new_to_old = {'.cross_attn.': '.attentions.0.', '.self_attn.': '.attentions.1.', '.ffn.layers.': '.ffns.0.layers.'}
+    old = {}
+    for name, value in released.items():
+        if 'transformer_decoder.layers' in name:
+            for new, former in new_to_old.items():
+                name = name.replace(new, former)
+        old[name] = value
+    assert 'panoptic_head.transformer_decoder.layers.4.ffns.0.layers.0.0.bias' in old
+    assert_same(load(save(old, tmp_path / 'old.pth')), load(save(released, tmp_path / 'mmdet.pth')))
+
+
 @pytest.fixture
 def said(monkeypatch) -> list[str]:
     texts: list[str] = []

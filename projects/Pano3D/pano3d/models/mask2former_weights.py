@@ -51,6 +51,11 @@ MMDET = Naming(
         'transformer_decoder.layers.*.norms.1.': 'layers.*.self_attention.norm.',
         'transformer_decoder.layers.*.ffn.layers.0.0.': 'layers.*.feedforward.0.',
         'transformer_decoder.layers.*.ffn.layers.1.': 'layers.*.feedforward.2.',
+        # mmdet 2
+        'transformer_decoder.layers.*.attentions.0.attn.': 'layers.*.cross_attention.attention.',
+        'transformer_decoder.layers.*.attentions.1.attn.': 'layers.*.self_attention.attention.',
+        'transformer_decoder.layers.*.ffns.0.layers.0.0.': 'layers.*.feedforward.0.',
+        'transformer_decoder.layers.*.ffns.0.layers.1.': 'layers.*.feedforward.2.',
         'transformer_decoder.layers.*.norms.2.': 'layers.*.feedforward_norm.',
         'transformer_decoder.post_norm.': 'norm.',
         'mask_embed.': 'mask_embedding.',
