@@ -76,6 +76,15 @@ def test_two_processes_never_fill_the_same_folder(tmp_path: Path) -> None:
     assert listing(tmp_path) == {'a', 'a/first'}
 
 
+def test_a_scene_that_was_taken_for_a_leftover_is_not_finished(tmp_path: Path) -> None:
+    """As where file locks do not hold between machines."""
+    with pytest.raises(FileNotFoundError), new_scene(tmp_path, 'a') as folder:
+        (folder / 'file1').touch()
+        remove_leftovers(tmp_path)
+        (folder / 'file2').touch()
+    assert listing(tmp_path) == set()
+
+
 def test_a_scene_is_claimed_once(tmp_path: Path) -> None:
     with scene_claim(tmp_path, 'a') as first, scene_claim(tmp_path, 'a') as second, scene_claim(tmp_path, 'b') as other:
         assert (first, second, other) == (True, False, True)

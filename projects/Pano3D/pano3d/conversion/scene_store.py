@@ -75,7 +75,7 @@ def new_scene(out: Path, scene_id: str) -> Iterator[Path]:
     try:
         yield partial
     except BaseException:
-        shutil.rmtree(partial)
+        shutil.rmtree(partial, ignore_errors=True)
         raise
     if final.exists():
         final.rename(stale)  # a folder that is not empty cannot be replaced in one step
@@ -126,7 +126,10 @@ def remove_leftovers(out: Path) -> None:
             continue
         with scene_claim(out, match['scene']) as mine:  # which removes the lock itself
             if mine and path.suffix != '.lock':
-                shutil.rmtree(path, ignore_errors=True)
+                # Moved first: should somebody be at it in spite of the claim, he fails instead of finishing a part.
+                stale = path.with_name(f'.{match["scene"]}.{secrets.token_hex(6)}.stale')
+                path.rename(stale)
+                shutil.rmtree(stale, ignore_errors=True)
 
 
 def write_scene_record(folder: Path, record: Mapping[str, object]) -> None:
