@@ -55,6 +55,8 @@ def test_max_views(monkeypatch, capsys, arguments):
         ('--checkpoint', 'nowhere.pth', r'nowhere\.pth'),
         ('--config', 'nowhere.py', r'nowhere\.py'),
         ('--device', 'cuda:99', 'not available'),
+        ('--classes', 'sofa,plant', 'RedIsChair has fixed classes'),
+        ('--stuff', 'wall', '--stuff needs --classes'),
         ('--out', str(TOOL), r'infer\.py'),  # a file, not a folder
     ],
 )

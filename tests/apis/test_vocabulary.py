@@ -1,5 +1,6 @@
 """Any words as classes, from the names to the labels of a scene."""
 
+import runpy
 import sys
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from pano3d.apis import Pano3DInferencer
 from pano3d.apis.vocabulary import open_vocabulary
@@ -91,3 +93,28 @@ def test_a_dense_classifier_has_fixed_classes():
 def test_classes_of_classifier_and_model_must_be_the_same():
     with pytest.raises(ValueError, match='has 200 classes'):
         tiny(dict(type='TextClassifier', dim=128, label_space='scannet200'))
+
+
+def test_the_tool_swaps_the_classes(tmp_path, monkeypatch, capsys):
+    inferencer = tiny(dict(type='TextClassifier', dim=128, label_space='scannet20'))
+    torch.save({'state_dict': inferencer.model.state_dict()}, tmp_path / 'model.pth')
+    (tmp_path / 'room').mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (84, 112, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / 'room' / '0.png')
+    options = ['--config', str(CONFIGS / 'pano3d_vggt_demo_open.py'), '--checkpoint', str(tmp_path / 'model.pth')]
+    options += [
+        '--out',
+        str(tmp_path / 'out'),
+        '--device',
+        'cpu',
+        '--classes',
+        'couch, rug ,ground',
+        '--stuff',
+        'ground',
+    ]
+    monkeypatch.setattr(sys, 'argv', ['infer.py', str(tmp_path / 'room'), *options])
+    runpy.run_path(str(CONFIGS.parent / 'tools' / 'infer.py'), run_name='__main__')
+    assert str(tmp_path / 'out') in capsys.readouterr().out
+    with np.load(tmp_path / 'out' / 'prediction.npz') as arrays:
+        assert arrays['class_names'].tolist() == ['couch', 'rug', 'ground']
+        assert arrays['category'].max() < 3
