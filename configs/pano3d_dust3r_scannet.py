@@ -1,4 +1,4 @@
-"""The recipe of the paper with DUSt3R: 15 views of 384x512, the first view paired with each of the others, on 8 GPUs, 30k steps (method, section 4)."""
+"""The recipe of the paper with DUSt3R: 15 views of 384x512, 28 pairs with the first one, on 8 GPUs, 30k steps."""
 
 _base_ = [
     '_base_/models/dust3r.py',
