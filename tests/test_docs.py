@@ -215,9 +215,7 @@ def test_the_values_in_the_tables_are_those_of_the_recipe():
 
 
 def test_the_table_of_weights_is_that_of_the_package():
-    rows = [
-        [n.name, ', '.join(f'`{file}`' for file in n.files), n.source, n.licence, n.terms_from] for n in RELEASED
-    ]
+    rows = [[n.name, ', '.join(f'`{file}`' for file in n.files), n.source, n.licence, n.terms_from] for n in RELEASED]
     text = (ROOT / 'docs/backbones.md').read_text()
     table = text.partition('<!-- weights-table -->\n')[2].partition('<!-- /weights-table -->')[0]
     assert [line.strip('| ').split(' | ') for line in table.splitlines()[2:]] == rows
