@@ -233,7 +233,7 @@ main() {
         exec 9<"$PINS"
         flock -n 9 || { echo 'waiting for another set-up of this folder to finish'; flock 9; }
     fi
-    if [ "$(cat "$STAMP" 2>/dev/null)" = "$(fingerprint)" ] && [ -f "$MIM/model-index.yml" ] &&
+    if [ "$(cat "$STAMP" 2>/dev/null)" = "$(fingerprint)" ] && [ -d "$MIM/configs" ] &&
         "$PYTHON_IN_VENV" -c '' 2>/dev/null; then
         echo 'environment: up to date'
         return
