@@ -20,13 +20,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from mmengine.config import Config
-from mmengine.registry import Registry
+from mmengine.registry import DefaultScope, Registry
 
 import pano3d
 from pano3d import registry as registries
 from pano3d.engine.config import load_config, resolve
 from pano3d.models.backbones.released import RELEASED
+from pano3d.registry import MODELS
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(pano3d.__file__).parent
@@ -219,3 +221,29 @@ def test_the_table_of_weights_is_that_of_the_package():
     text = (ROOT / 'docs/backbones.md').read_text()
     table = text.partition('<!-- weights-table -->\n')[2].partition('<!-- /weights-table -->')[0]
     assert [line.strip('| ').split(' | ') for line in table.splitlines()[2:]] == rows
+
+
+SIZES = re.findall(
+    r'^\| `(configs/\S+_(?:scannet|demo)\.py)` \| ([\d.| ]+) \|$', (ROOT / 'docs/model_zoo.md').read_text(), re.M
+)
+
+
+@pytest.mark.parametrize(('path', 'row'), SIZES, ids=[path for path, _ in SIZES])
+def test_the_sizes_of_the_models_are_those_of_the_configs(path, row):
+    config = load_config(ROOT / path).model
+    with torch.device('meta'), DefaultScope.overwrite_default_scope('pano3d'):
+        model = MODELS.build(config)
+
+    def millions(*modules: torch.nn.Module, trained: bool = False) -> float:
+        every = [parameter for module in modules for parameter in module.parameters()]
+        return sum(parameter.numel() for parameter in every if parameter.requires_grad or not trained) / 1e6
+
+    encoder = millions(*map(model.backbone.get_submodule, model.backbone.encoder_modules()))
+    found = [millions(model), millions(model, trained=True), encoder]
+    found += [millions(model.backbone) - encoder, millions(model.head)]
+    assert [f'{value:.1f}' for value in found] == row.split(' | ')
+
+
+def test_the_sizes_of_all_models_are_listed():
+    recipes = {str(path.relative_to(ROOT)) for kind in ('scannet', 'demo') for path in CONFIGS.glob(f'*_{kind}.py')}
+    assert {path for path, _ in SIZES} == recipes
