@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import ConfigDict
+from mmengine.registry import DefaultScope
 from torch import nn
 
 from pano3d.functional.position_encoding import sine_position_encoding
@@ -47,39 +48,41 @@ def mmdet_head(levels: int, dtype=torch.float64):
     """A head of mmdet with random values everywhere, also where it starts from zeros and ones."""
     torch.manual_seed(3)
     attention = dict(embed_dims=DIM, num_heads=HEADS, dropout=0.0, batch_first=True)
-    head = mask2former.Mask2FormerHead(
-        in_channels=[8] * (levels + 1),
-        strides=[4, 8, 16, 32][: levels + 1],
-        feat_channels=DIM,
-        out_channels=DIM,
-        num_things_classes=CLASSES,
-        num_stuff_classes=0,
-        num_queries=QUERIES,
-        num_transformer_feat_level=levels,
-        pixel_decoder=ConfigDict(
-            type='MSDeformAttnPixelDecoder',
-            num_outs=levels,
-            norm_cfg=dict(type='GN', num_groups=4),
-            encoder=dict(
-                num_layers=1,
-                layer_cfg=dict(
-                    self_attn_cfg=dict(embed_dims=DIM, num_heads=HEADS, num_levels=levels, num_points=2),
-                    ffn_cfg=dict(embed_dims=DIM, feedforward_channels=HIDDEN),
+    # another test of the process may have left our scope as the default
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        head = mask2former.Mask2FormerHead(
+            in_channels=[8] * (levels + 1),
+            strides=[4, 8, 16, 32][: levels + 1],
+            feat_channels=DIM,
+            out_channels=DIM,
+            num_things_classes=CLASSES,
+            num_stuff_classes=0,
+            num_queries=QUERIES,
+            num_transformer_feat_level=levels,
+            pixel_decoder=ConfigDict(
+                type='MSDeformAttnPixelDecoder',
+                num_outs=levels,
+                norm_cfg=dict(type='GN', num_groups=4),
+                encoder=dict(
+                    num_layers=1,
+                    layer_cfg=dict(
+                        self_attn_cfg=dict(embed_dims=DIM, num_heads=HEADS, num_levels=levels, num_points=2),
+                        ffn_cfg=dict(embed_dims=DIM, feedforward_channels=HIDDEN),
+                    ),
                 ),
+                positional_encoding=dict(num_feats=DIM // 2, normalize=True),
             ),
             positional_encoding=dict(num_feats=DIM // 2, normalize=True),
-        ),
-        positional_encoding=dict(num_feats=DIM // 2, normalize=True),
-        transformer_decoder=ConfigDict(
-            num_layers=LAYERS,
-            layer_cfg=dict(
-                self_attn_cfg=attention,
-                cross_attn_cfg=attention,
-                ffn_cfg=dict(embed_dims=DIM, feedforward_channels=HIDDEN, ffn_drop=0.0),
+            transformer_decoder=ConfigDict(
+                num_layers=LAYERS,
+                layer_cfg=dict(
+                    self_attn_cfg=attention,
+                    cross_attn_cfg=attention,
+                    ffn_cfg=dict(embed_dims=DIM, feedforward_channels=HIDDEN, ffn_drop=0.0),
+                ),
             ),
-        ),
-        loss_cls=ConfigDict(type='CrossEntropyLoss', class_weight=[1.0] * CLASSES + [0.1]),
-    )
+            loss_cls=ConfigDict(type='CrossEntropyLoss', class_weight=[1.0] * CLASSES + [0.1]),
+        )
     head.init_weights()
     with torch.no_grad():
         for parameter in head.parameters():
