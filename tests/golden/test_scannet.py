@@ -15,19 +15,20 @@ import numpy as np
 import pytest
 
 from pano3d.conversion import ConversionSummary, SensReader, convert_scannet
-from pano3d.conversion.annotation import read_label_table
+from pano3d.conversion.annotation import read_aggregation, read_label_table
 from pano3d.conversion.images import to_millimetres
 from pano3d.conversion.rasterise import MeshRasteriser
 from pano3d.structures import LabelSpace
 
 
-def _root(config: pytest.Config) -> Path | None:
-    root = config.getoption('--golden-root')
-    return None if root is None else root.resolve() / 'scannet_raw'
+def _raw_formats(root: Path) -> Path:
+    """The folder of this data, which is `root` itself or in it."""
+    return next((path for path in (root / 'scannet_raw', root) if path.is_dir()), root)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    root = _root(metafunc.config)
+    root = metafunc.config.getoption('--golden-root')
+    root = None if root is None else _raw_formats(root.resolve())
     if 'scene_id' in metafunc.fixturenames:
         found = [] if root is None else sorted(path.stem for path in (root / 'expected' / 'scannet').glob('*.json'))
         metafunc.parametrize('scene_id', found)
@@ -45,13 +46,18 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope='session')
 def golden(golden_root: Path) -> Path:
-    return golden_root / 'scannet_raw'
+    return _raw_formats(golden_root)
 
 
 @pytest.fixture(scope='session')
 def converted(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionSummary]:
     out = tmp_path_factory.mktemp('scenes')
     return out, convert_scannet(golden / 'scannet', out, frame_skip=1)
+
+
+def _rare(wrong: np.ndarray) -> bool:
+    """Single rays along edges may fall to either side."""
+    return np.count_nonzero(wrong) <= 2 + 1e-4 * wrong.size
 
 
 class Case:
@@ -76,7 +82,7 @@ class Case:
     def per_instance(self, value_of: Any) -> np.ndarray:
         """Table from instance id to a value, 0 for no instance."""
         records = self.scene['instances']
-        table = np.zeros(max(record['id'] for record in records) + 1, np.int64)
+        table = np.zeros(max((record['id'] for record in records), default=0) + 1, np.int64)
         for record in records:
             table[record['id']] = value_of(record)
         return table
@@ -97,8 +103,10 @@ def annotated(case_of: Case) -> Case:
 def test_all_scenes_of_the_lists_are_converted(golden: Path, converted: tuple[Path, ConversionSummary]) -> None:
     out, summary = converted
     assert summary.failed == ()
-    for split in ('train', 'val', 'test'):
-        listed = (golden / 'scannet' / 'Tasks' / 'Benchmark' / f'scannetv2_{split}.txt').read_text().split()
+    files = list((golden / 'scannet' / 'Tasks' / 'Benchmark').glob('scannetv2_*.txt'))
+    assert files
+    for file in files:
+        split, listed = file.stem.removeprefix('scannetv2_'), file.read_text().split()
         record = json.loads((out / f'{split}.json').read_text())
         assert record['metainfo'] == {'format': 'pano3d-scenes', 'version': 1, 'split': split}
         assert [entry['scene_id'] for entry in record['data_list']] == listed
@@ -200,6 +208,9 @@ def test_vertex_instances_and_classes(annotated: Case, golden: Path, scene_id: s
     source = np.array([*scannet200.source_ids, 0])
     np.testing.assert_array_equal(source[category[instance]], expected['vert_label'])
     np.testing.assert_array_equal(instance, expected['vert_instance'])
+    np.testing.assert_array_equal(annotated.stored('colors'), expected['vert_rgb'])
+    if annotated.facts['agreement']['ScanNet200 instance_id + 1 on annotated vertices']:
+        np.testing.assert_array_equal(instance[instance > 0], expected['vert_group_id'][instance > 0] + 1)
 
 
 def test_things_and_stuff(annotated: Case) -> None:
@@ -220,9 +231,10 @@ def test_instance_maps(annotated: Case) -> None:
     scannet_id = annotated.per_instance(lambda record: record['scannet_id'] or 0)
     stored = {int(frame['id']): frame for frame in scene['frames']}
     missing = [index for index in stored if index not in expected]
+    if (annotated.raw / f'{annotated.raw.name}_2d-instance-filt.zip').is_file():
+        assert stored.keys() & expected.keys()
     assert [index for index, frame in stored.items() if frame['instance'] is None] == missing
     assert scene['report']['instance_maps_missing'] == [f'{index:06d}' for index in missing]
-    assert stored.keys() & expected.keys()
     for index in stored.keys() & expected.keys():
         found = annotated.image(stored[index]['instance'])
         np.testing.assert_array_equal(found, expected[index])
@@ -230,25 +242,98 @@ def test_instance_maps(annotated: Case) -> None:
             np.testing.assert_array_equal(scannet_id[found], labels[index])
 
 
-def test_views_of_the_mesh(annotated: Case) -> None:
+def test_colors(case_of: Case) -> None:
+    """Decoders of JPEG differ by a few grey levels; the bytes are compared above."""
+    stored = {int(frame['id']): frame for frame in case_of.scene['frames']}
+    arrays, count = case_of.arrays, case_of.facts['sens']['num_frames']
+    for index, frame in stored.items():
+        color = case_of.image(frame['color'])[..., ::-1]
+        np.testing.assert_allclose(color.mean((0, 1)), arrays['sens_color_mean_rgb'][index], atol=1)
+        for key, position in (('frame0', 0), ('last', count - 1)):
+            if index == position:
+                difference = np.abs(color.astype(int) - arrays[f'sens_color_{key}'])
+                assert difference.mean() < 1
+                assert np.quantile(difference, 0.99) <= 8
+
+
+def test_classes_of_images(annotated: Case, golden: Path) -> None:
+    """The official 2D tools look classes up by `id`, of which a few stand for several raw categories; we do not."""
+    arrays = annotated.arrays
+    table = list(read_label_table(golden / 'scannet' / 'scannetv2-labels.combined.tsv').values())
+    classes_of = {
+        ids.scannet_id: {other.nyu40_id for other in table if other.scannet_id == ids.scannet_id} for ids in table
+    }
+    ambiguous = [number for number, classes in classes_of.items() if len(classes) > 1]
+    nyu40 = annotated.per_instance(lambda record: record['nyu40_id'] or 0)
+    instances = dict(zip(arrays['img_instance_frames'].tolist(), arrays['img_instance'], strict=True))
+    numbered = dict(
+        zip(arrays['img_benchmark_instance_frames'].tolist(), arrays['img_benchmark_instance'], strict=True)
+    )
+    labels = zip(arrays['img_label_frames'].tolist(), arrays['img_label_raw'], arrays['img_label_nyu40'], strict=True)
+    for index, raw, official in labels:
+        if index not in instances:
+            continue
+        clear = ~np.isin(raw, ambiguous)
+        np.testing.assert_array_equal(nyu40[instances[index]][clear], official[clear])
+        if index in numbered:  # class * 1000 + a number that is given anew in each image, also to walls
+            counted = numbered[index] >= 1000
+            np.testing.assert_array_equal(numbered[index][counted] // 1000, official[counted])
+            pairs = np.unique(np.stack([numbered[index], instances[index]])[:, counted], axis=1)
+            assert all(len(np.unique(row)) == pairs.shape[1] for row in pairs)
+
+
+def test_where_an_official_tool_loses_part_of_an_object(annotated: Case) -> None:
+    """Objects of several entries: the tools keep the last entry, we keep all."""
+    other = [key for key in annotated.arrays if re.fullmatch(r'vert_instance_\w+', key)]
+    groups = read_aggregation(annotated.raw / f'{annotated.raw.name}.aggregation.json')
+    ids = [group.object_id for group in groups]
+    repeated = [object_id + 1 for object_id in set(ids) if ids.count(object_id) > 1]
+    instance = annotated.stored('instance')
+    for key in other:
+        differs = instance != annotated.arrays[key]
+        assert differs.any()
+        assert set(instance[differs]) <= set(repeated)
+
+
+def test_views_of_the_mesh(annotated: Case, golden: Path) -> None:
     """What `rasterise_missing` stores, and depth as seen by either camera: the same pixel by pixel."""
     arrays = annotated.arrays
     views = [key.removesuffix('_depth_mm') for key in arrays if re.fullmatch(r'raster_\w+_depth_mm', key)]
     rasteriser = MeshRasteriser(annotated.stored('vertices'), annotated.stored('faces'), annotated.stored('instance'))
     frames = {int(frame['id']): frame for frame in annotated.scene['frames']}
-    assert views
+    scannet200 = LabelSpace.load('scannet200')
+    source = np.array([*scannet200.source_ids, 0])  # -1 finds the 0
+    of_instance = {
+        'instance': annotated.per_instance(lambda record: record['id']),
+        'nyu40': annotated.per_instance(lambda record: record['nyu40_id'] or 0),
+        'scannet200': annotated.per_instance(lambda record: source[scannet200.category_of(record)]),
+    }
     for view in views:
         camera, frame = view.split('_')[1], frames[int(view.split('_')[2])]
         intrinsics, size = np.array(frame[f'{camera}_intrinsics']), tuple(frame[f'{camera}_size'])
         depth, instance = rasteriser.pinhole_view(intrinsics, size, np.array(frame['camera_to_world']))
         # Single rays along edges may fall to either side.
         off = np.abs(to_millimetres(depth).astype(int) - arrays[f'{view}_depth_mm']) > 1
-        assert off.mean() <= 1e-4
+        assert _rare(off)
         stable = arrays[f'{view}_stable']
         assert not off[stable].any()
-        if f'{view}_instance' in arrays:
-            np.testing.assert_array_equal(instance[stable], arrays[f'{view}_instance'][stable])
-            assert np.mean(instance != arrays[f'{view}_instance']) <= 1e-4
+        for kind in {*of_instance} & {key.removeprefix(f'{view}_') for key in arrays}:
+            wrong = of_instance[kind][instance] != arrays[f'{view}_{kind}']
+            assert not wrong[stable].any()
+            assert _rare(wrong)
+
+
+COMPARED = (
+    r'sens_(pose|pose_finite|timestamp_\w+|\w+_size_bytes|intrinsic_\w+|extrinsic_\w+|depth)',
+    r'sens_color_(mean_rgb|frame0|last)|axis_align',
+    r'vert_(xyz|rgb|xyz_aligned|nyu40|bench20_nyu40|bench20_index|instance|instance_\w+)',
+    r'img_(label|instance|benchmark_instance)(_frames|_raw|_nyu40)?',
+    r'raster_(color|depth)_\d+_(depth_mm|instance|nyu40|scannet200|stable)',
+)
+
+
+def test_every_array_is_compared(case_of: Case) -> None:
+    assert [key for key in case_of.arrays if not any(re.fullmatch(pattern, key) for pattern in COMPARED)] == []
 
 
 def test_scans_without_annotation(case_of: Case) -> None:

@@ -36,9 +36,14 @@ CAMERAS = ('dslr', 'iphone')
 NONE = -100  # of the official arrays
 
 
+def _raw_formats(root: Path) -> Path:
+    """The folder of this data, which is `root` itself or in it."""
+    return next((path for path in (root / 'scannet_raw', root) if path.is_dir()), root)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     root = metafunc.config.getoption('--golden-root')
-    root = None if root is None else root.resolve() / 'scannet_raw'
+    root = None if root is None else _raw_formats(root.resolve())
     if 'scene_id' in metafunc.fixturenames:
         found = [] if root is None else sorted(path.stem for path in (root / 'expected/scannetpp').glob('*.npz'))
         metafunc.parametrize('scene_id', found)
@@ -56,7 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope='session')
 def golden(golden_root: Path) -> Path:
-    return golden_root / 'scannet_raw'
+    return _raw_formats(golden_root)
 
 
 @pytest.fixture(scope='session')
@@ -225,17 +230,16 @@ def test_official_undistortion_of_dslr_images(case_of: Case) -> None:
 def test_pixel_centres_of_dslr_images_fit_the_mesh(case_of: Case) -> None:
     """The difference that we make: the official images are shifted against what the official camera sees.
 
-    Oracle: the mesh as the fisheye sees it, undistorted, against the mesh as the pinhole sees it.
+    Oracle: the depth of the mesh as the fisheye sees it, undistorted, against that as the pinhole sees it.
     """
     camera = case_of.camera('dslr')
     ours = Undistortion(camera, camera.undistorted)
     official = Undistortion(camera, camera.undistorted, pixel_centre=0)
     wrong = np.zeros(2)
-    for view in case_of.facts['dslr_raster_views']:
-        name = f'{Path(view).stem}_objectId_last_group'
-        seen = case_of.arrays[f'raster_dslr_fisheye_{name}']
-        truth = case_of.arrays[f'raster_dslr_undistorted_{name}']
-        wrong += [np.mean(undistortion.nearest(seen) != truth) for undistortion in (ours, official)]
+    for name in _views(case_of, 'dslr'):
+        seen = case_of.arrays[f'raster_dslr_fisheye_{name}_depth_mm']
+        truth = case_of.arrays[f'raster_dslr_undistorted_{name}_depth_mm'].astype(int)
+        wrong += [np.mean(np.abs(undistortion.nearest(seen) - truth)) for undistortion in (ours, official)]
     assert wrong[0] < wrong[1]
 
 
@@ -349,9 +353,10 @@ def test_stored_depth_and_instance_maps_of_the_dslr(case_of: Case) -> None:
         assert not wrong[valid & case_of.arrays[f'{prefix}_stable']].any()
         assert _rare(wrong & valid)
         if frame['mask'] is not None and f'dslr_undistorted_{name}_mask' in case_of.arrays:
-            # The same region but for the half pixel of the official tools.
-            official = case_of.arrays[f'dslr_undistorted_{name}_mask'] == 255
-            assert np.mean(valid != official) < 0.03
+            # The same region but for the half pixel of the official tools, which is 1.5 pixels near the corners.
+            official, around = case_of.arrays[f'dslr_undistorted_{name}_mask'], np.ones((7, 7), np.uint8)
+            assert not (valid & (cv2.dilate(official, around) == 0)).any()
+            assert not (~valid & (cv2.erode(official, around) == 255)).any()
 
 
 def test_instance_maps_under_the_rule_for_3d(golden: Path, case_of: Case, scene_id: str, tmp_path: Path) -> None:
@@ -379,7 +384,7 @@ def test_stored_iphone_maps_are_the_distorted_ones_straightened(case_of: Case) -
     fx, fy, cx, cy, k1, k2, p1, p2 = case_of.arrays['iphone_params']
     frames = {f'frame_{frame["id"]}': frame for frame in scene['frames']}
     object_of = np.array([0] + [record['object_id'] for record in scene['instances']])
-    for name in _views(case_of, 'iphone'):
+    for name in [name for name in _views(case_of, 'iphone') if name in frames]:
         frame = frames[name]
         (width, height), intrinsics = frame['color_size'], np.array(frame['color_intrinsics'])
         assert (width, height) == camera.size
@@ -389,9 +394,10 @@ def test_stored_iphone_maps_are_the_distorted_ones_straightened(case_of: Case) -
         bend = 1 + k1 * r + k2 * r * r
         u = fx * (x * bend + 2 * p1 * x * y + p2 * (r + 2 * x * x)) + cx - 0.5
         v = fy * (y * bend + p1 * (r + 2 * y * y) + 2 * p2 * x * y) + cy - 0.5
-        assert u.min() > -0.6 and u.max() < width - 0.4 and v.min() > -0.6 and v.max() < height - 0.4
+        inside = (u > -0.5) & (u < width - 0.5) & (v > -0.5) & (v < height - 0.5)
+        assert inside.mean() > 0.95
         at = np.rint(v).astype(int).clip(0, height - 1), np.rint(u).astype(int).clip(0, width - 1)
-        valid = case_of.arrays[f'raster_iphone_{name}_stable'][at]
+        valid = case_of.arrays[f'raster_iphone_{name}_stable'][at] & inside
         if frame['mask'] is not None:
             valid &= case_of.image('iphone', frame['mask']) == 255
         expected = case_of.arrays[f'raster_iphone_{name}_objectId_last_group'][at]
@@ -436,6 +442,8 @@ def test_stored_iphone_depth_is_that_of_the_mesh(case_of: Case) -> None:
 
 def test_iphone_frames_from_files_and_from_the_video(case_of: Case, tmp_path: Path) -> None:
     size, means = case_of.camera('iphone').size, case_of.facts['iphone_rgb_mean']
+    if not (case_of.raw / 'iphone' / 'rgb.mkv').is_file():
+        pytest.skip('a recording without its video')
     names = [PosedImage(f'video/frame_{index:06d}.jpg', 1, np.eye(4)) for index in range(len(means))]
     images = [IPhoneImages(PPScan(case_of.raw, 'iphone')).color(name, size) for name in names]
     np.testing.assert_allclose([image.mean((0, 1))[::-1] for image in images], means, atol=1)
