@@ -12,7 +12,7 @@ from mmengine.registry import DefaultScope
 from torch import nn
 
 from pano3d.functional.position_encoding import sine_position_encoding
-from pano3d.models import LinearClassifier, QueryDecoder
+from pano3d.models import LinearClassifier, QueryDecoder, ViewFeatures
 from pano3d.models.mask2former_weights import DETECTRON2, MMDET
 
 mask2former = pytest.importorskip('mmdet.models.dense_heads.mask2former_head', reason='mmdet is not installed')
@@ -152,6 +152,10 @@ def classifier_of(head) -> LinearClassifier:
     return classifier
 
 
+def predict(decoder, tokens, masks, classifier):
+    return decoder(tokens, masks, ViewFeatures({'G': tokens}, GRID), classifier).predictions
+
+
 def save(state, path: Path) -> Path:
     torch.save({'meta': {'epoch': 50}, 'state_dict': state}, path)
     return path
@@ -167,14 +171,14 @@ def test_every_prediction_and_gradient_is_that_of_mmdet(tmp_path, levels, dtype,
         decoder.load_official(str(tmp_path / 'mmdet.pth'))
     tokens, masks = features(dtype)
     classes, logits = ask_mmdet(head, tokens, masks, levels)
-    _, ours = decoder(tokens, masks, GRID, classifier_of(head).to(dtype))
+    ours = predict(decoder, tokens, masks, classifier_of(head).to(dtype))
     assert len(ours) == len(classes) == LAYERS + 1
     for prediction, expected_classes, expected_masks in zip(ours, classes, logits, strict=True):
         torch.testing.assert_close(prediction.classes, expected_classes, rtol=tolerance, atol=tolerance)
         scale = expected_masks.abs().max().item()
         torch.testing.assert_close(prediction.masks, expected_masks, rtol=tolerance, atol=tolerance * scale)
 
-    blocked = [decoder._attention_mask(prediction.masks, GRID) for prediction in ours[:-1]]
+    blocked = [decoder._attention_mask(prediction.masks, GRID, None) for prediction in ours[:-1]]
     assert 0.2 < torch.stack(blocked).double().mean() < 0.8, 'the case must have both seen and unseen cells'
 
     weights = [torch.randn_like(c) for c in classes], [torch.randn_like(m) for m in logits]
@@ -225,7 +229,7 @@ def test_an_empty_mask_looks_everywhere_as_in_mmdet(tmp_path):
             mlp[-1].bias.fill_(-1)
     classes, logits = ask_mmdet(head, tokens, masks, 1)
     assert (logits[0] == -1).all()
-    _, ours = decoder(tokens, masks, GRID, classifier_of(head).double())
+    ours = predict(decoder, tokens, masks, classifier_of(head).double())
     assert ours[-1].classes.isfinite().all()
     torch.testing.assert_close(ours[-1].classes, classes[-1], rtol=1e-10, atol=1e-10)
 

@@ -6,7 +6,14 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from pano3d.models import LinearClassifier, PanopticSetHead, TextClassifier, embed_names, load_text_encoder
+from pano3d.models import (
+    LinearClassifier,
+    PanopticSetHead,
+    TextClassifier,
+    ViewFeatures,
+    embed_names,
+    load_text_encoder,
+)
 from pano3d.models.text_encoders import SPELLING
 from pano3d.structures import LabelSpace, TextEmbeddings
 
@@ -139,7 +146,8 @@ def test_a_head_tells_its_names_and_refuses_others_for_a_dense_layer():
     assert open_head.class_names == LabelSpace.load('scannet20').names
     open_head.set_vocabulary(words)
     assert (open_head.num_classes, open_head.class_names) == (2, ('couch', 'rug'))
-    assert open_head(torch.randn(1, 1, 1, 4), torch.randn(1, 1, 1, 4), (1, 1))[-1].classes.shape == (1, 2, 3)
+    views = ViewFeatures({'encoder': torch.randn(1, 1, 1, 4), 'decoder': torch.randn(1, 1, 1, 4)}, (1, 1))
+    assert open_head(views).predictions[-1].classes.shape == (1, 2, 3)
     dense = head(dict(type='LinearClassifier', dim=8, num_classes=20))
     assert isinstance(dense.classifier, LinearClassifier) and dense.class_names is None
     with pytest.raises(ValueError, match='LinearClassifier has fixed classes'):

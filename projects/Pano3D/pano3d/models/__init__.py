@@ -20,9 +20,10 @@ from .mask_upscaler import MaskUpscaler
 from .online import reconstruct_online, remember_keyframes, render_in_chunks
 from .pano3d import Pano3D, SceneOutput
 from .panoptic_set_head import PanopticSetHead
-from .query_decoder import QueryDecoder, QueryPrediction
+from .query_decoder import HeadOutput, Queries, QueryDecoder, QueryPrediction
 from .readout import OverlapReadOut, WinnerTakesAllReadOut
 from .text_encoders import embed_names, load_text_encoder
+from .view_features import ViewFeatures
 
 __all__ = [
     'CoverageKeyframes',
@@ -31,6 +32,7 @@ __all__ = [
     'EveryNthKeyframes',
     'FeatureBridge',
     'GeometryConditions',
+    'HeadOutput',
     'JointLoss',
     'LayoutBaseline',
     'LinearClassifier',
@@ -45,6 +47,7 @@ __all__ = [
     'Pi3Backbone',
     'Pi3Criterion',
     'Pi3XBackbone',
+    'Queries',
     'QueryDecoder',
     'QueryPrediction',
     'SceneDataPreprocessor',
@@ -53,6 +56,7 @@ __all__ = [
     'TextClassifier',
     'VGGTBackbone',
     'VGGTCriterion',
+    'ViewFeatures',
     'WinnerTakesAllReadOut',
     'embed_names',
     'load_text_encoder',

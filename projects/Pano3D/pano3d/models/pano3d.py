@@ -15,6 +15,7 @@ from pano3d.structures import LabelSpace, SceneSample, TextEmbeddings
 
 from .backbones import GeometryPrediction
 from .query_decoder import QueryPrediction
+from .view_features import ViewFeatures
 
 PRECISIONS = ('float32', 'bfloat16')
 
@@ -122,9 +123,9 @@ class Pano3D(BaseModel):
             decoded = self.backbone.decode(encoded)  # F_i
             geometry = self.backbone.regress(encoded, decoded, tuple(inputs.shape[-2:]))
             shared = scale_gradient(decoded.patches, self.segmentation_gradient)
-            segmentation = self.head(encoded.patches, shared, encoded.grid)  # C(Q), Q . M_i
-        segmentation = [QueryPrediction(stage.classes.float(), stage.masks.float()) for stage in segmentation]
-        return SceneOutput(geometry, segmentation)
+            views = ViewFeatures({'encoder': encoded.patches, 'decoder': shared}, encoded.grid)
+            segmentation = self.head(views).predictions  # C(Q), Q . M_i
+        return SceneOutput(geometry, [stage.float() for stage in segmentation])
 
     def _autocast(self, device: torch.device) -> AbstractContextManager:
         if self.precision == 'float32':
@@ -143,8 +144,7 @@ class Pano3D(BaseModel):
         last = output.segmentation[-1]
         results = []
         for scene, sample in enumerate(data_samples):
-            prediction = QueryPrediction(last.classes[scene], last.masks[scene])
-            result = self.readout(prediction, tuple(inputs.shape[-2:]), self.label_space, sample)
+            result = self.readout(last[scene], tuple(inputs.shape[-2:]), self.label_space, sample)
             result.pred_reconstruction = reconstruction[scene]
             results.append(result)
         return results

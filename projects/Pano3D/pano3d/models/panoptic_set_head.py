@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from mmengine.model import BaseModule
-from torch import Tensor
 
 from pano3d.registry import MODELS
 from pano3d.structures import TextEmbeddings
 
 from .classifier import TextClassifier
-from .query_decoder import QueryPrediction
+from .query_decoder import HeadOutput, Queries
+from .view_features import ViewFeatures
 
 
 @MODELS.register_module()
@@ -65,9 +65,16 @@ class PanopticSetHead(BaseModule):
         _ = self.vocabulary
         self.classifier.set_vocabulary(vocabulary)
 
-    def forward(self, encoded: Tensor, decoded: Tensor, grid: tuple[int, int]) -> list[QueryPrediction]:
-        """E (B, V, N, C_e), F (B, V, N, C_d) on `grid` to one prediction per decoder stage, the last one final."""
-        tokens = self.bridge(encoded, decoded)  # G_i
-        mask_features = self.upscaler(tokens, grid)  # M_i
-        _, predictions = self.decoder(tokens, mask_features, grid, self.classifier)  # Q, C(Q), Q . M_i
-        return predictions
+    def forward(self, views: ViewFeatures, queries: Queries | None = None) -> HeadOutput:
+        """One pass over all views.
+
+        Args:
+            views: E, F and what else the bridge asks for.
+            queries: what an earlier pass over other views of the scenes ended with; None begins with the learned ones.
+
+        Returns:
+            The refined queries, and one prediction per decoder stage, the last one final.
+        """
+        tokens = self.bridge(views.sources)  # G_i
+        mask_features = self.upscaler(tokens, views.grid)  # M_i
+        return self.decoder(tokens, mask_features, views, self.classifier, queries)  # Q, C(Q), Q . M_i

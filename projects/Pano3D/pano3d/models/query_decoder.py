@@ -15,6 +15,24 @@ from pano3d.registry import MODELS
 
 from .loading import load_strictly, local_copy, pretrained_checkpoint, read_file, tensors_of
 from .mask2former_weights import fit_queries, query_decoder_weights
+from .view_features import ViewFeatures, outside
+
+
+@dataclass(frozen=True)
+class Queries:
+    """The K queries of B scenes: the object memory of method, section 2.
+
+    Args:
+        features: Q, (B, K, C).
+        position: added where attention compares, (B, K, C).
+    """
+
+    features: Tensor
+    position: Tensor
+
+    def detach(self) -> Queries:
+        """The same values without gradients."""
+        return Queries(self.features.detach(), self.position.detach())
 
 
 @dataclass(frozen=True)
@@ -24,10 +42,36 @@ class QueryPrediction:
     Args:
         classes: logits (B, K, C + 1), the last one is 'no object'.
         masks: logits (B, K, V, h, w).
+        extents: (B, V, 2), rows and columns of each view's own part of the masks, int64, in the top left corner; None
+            where all is its own.
     """
 
     classes: Tensor
     masks: Tensor
+    extents: Tensor | None = None
+
+    def float(self) -> QueryPrediction:
+        """The same in single precision."""
+        return QueryPrediction(self.classes.float(), self.masks.float(), self.extents)
+
+    def __getitem__(self, scene: int) -> QueryPrediction:
+        """One scene of the batch, without the batch dimension."""
+        return QueryPrediction(
+            self.classes[scene], self.masks[scene], None if self.extents is None else self.extents[scene]
+        )
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """What a head puts out for a batch of scenes.
+
+    Args:
+        queries: the refined queries.
+        predictions: one before the first layer and one after each, the last one final.
+    """
+
+    queries: Queries
+    predictions: list[QueryPrediction]
 
 
 class _Attention(nn.Module):
@@ -128,41 +172,70 @@ class QueryDecoder(BaseModule):
         print_log(f'{path}: loaded {len(state)} weights into {type(self).__name__}', logger='current')
 
     def forward(
-        self, tokens: Tensor, mask_features: Tensor, grid: tuple[int, int], classifier: nn.Module
-    ) -> tuple[Tensor, list[QueryPrediction]]:
+        self,
+        tokens: Tensor,
+        mask_features: Tensor,
+        views: ViewFeatures,
+        classifier: nn.Module,
+        queries: Queries | None = None,
+    ) -> HeadOutput:
         """Refine the queries.
 
         Args:
-            tokens: G, (B, V, h * w, C) on `grid` = (h, w).
+            tokens: G, (B, V, h * w, C) on the grid of `views`.
             mask_features: M, (B, V, C, f h, f w).
-            grid: (h, w).
+            views: says the grid and which part of it is each view's own.
             classifier: maps normed queries (B, K, C) to class logits.
-
-        Returns:
-            The refined queries Q (B, K, C) and the predictions, one before the first layer and one after each.
+            queries: where to begin; None: the learned ones.
         """
-        batch = len(tokens)
-        position = sine_position_encoding(grid, tokens.shape[-1], device=tokens.device).to(tokens.dtype)
+        position = _token_positions(views, tokens)
         keys = (tokens + position).flatten(1, 2)
         values = tokens.flatten(1, 2)
-        queries = self.query_feature.weight.expand(batch, -1, -1)
-        query_position = self.query_position.weight.expand(batch, -1, -1)
-        predictions = [self._predict(queries, mask_features, classifier)]
+        padding = None if views.extents is None else outside(views.extents, views.grid).flatten(1)[:, None]
+        queries = queries or self._learned_queries(len(tokens))
+        features = queries.features
+        predictions = [self._predict(features, mask_features, classifier, views)]
         for layer in self.layers:
-            blocked = self._attention_mask(predictions[-1].masks, grid)
-            queries = layer(queries, query_position, values, keys, blocked)
-            predictions.append(self._predict(queries, mask_features, classifier))
-        return queries, predictions
+            blocked = self._attention_mask(predictions[-1].masks, views.grid, padding)
+            features = layer(features, queries.position, values, keys, blocked)
+            predictions.append(self._predict(features, mask_features, classifier, views))
+        return HeadOutput(Queries(features, queries.position), predictions)
 
-    def _predict(self, queries: Tensor, mask_features: Tensor, classifier: nn.Module) -> QueryPrediction:
+    def _learned_queries(self, batch: int) -> Queries:
+        return Queries(
+            self.query_feature.weight.expand(batch, -1, -1), self.query_position.weight.expand(batch, -1, -1)
+        )
+
+    def _predict(
+        self, queries: Tensor, mask_features: Tensor, classifier: nn.Module, views: ViewFeatures
+    ) -> QueryPrediction:
         normed = self.norm(queries)
         masks = torch.einsum('bkc,bvchw->bkvhw', self.mask_embedding(normed), mask_features)  # Q . M_i
-        return QueryPrediction(classifier(normed), masks)
+        factor = masks.shape[-1] // views.grid[1]
+        return QueryPrediction(classifier(normed), masks, None if views.extents is None else views.extents * factor)
 
     @torch.no_grad()
-    def _attention_mask(self, masks: Tensor, grid: tuple[int, int]) -> Tensor:
-        """Where not to look: (B * heads, K, V * h * w) bool."""
+    def _attention_mask(self, masks: Tensor, grid: tuple[int, int], padding: Tensor | None) -> Tensor:
+        """Where not to look: (B * heads, K, V * h * w) bool; `padding` (B, 1, V * h * w) is True outside the views."""
+        # The masks are a multiple of the grid, so that no token's value comes from its neighbours or the padding.
         logits = F.interpolate(masks.flatten(0, 1), size=grid, mode='bilinear', align_corners=False)
         blocked = (logits < 0).unflatten(0, masks.shape[:2]).flatten(2)
+        if padding is not None:
+            blocked |= padding
         blocked &= ~blocked.all(dim=-1, keepdim=True)
+        if padding is not None:
+            blocked |= padding
         return blocked.repeat_interleave(self.num_heads, dim=0)
+
+
+def _token_positions(views: ViewFeatures, tokens: Tensor) -> Tensor:
+    """Where each token lies in its own view: (h * w, C), or (B, V, h * w, C) where the views have several sizes."""
+    channels = tokens.shape[-1]
+    if views.extents is None:
+        return sine_position_encoding(views.grid, channels, device=tokens.device).to(tokens.dtype)
+    position = torch.zeros_like(tokens).unflatten(2, views.grid)
+    for rows, columns in views.extents.flatten(0, 1).unique(dim=0).tolist():
+        own = sine_position_encoding((rows, columns), channels, device=tokens.device).to(tokens.dtype)
+        same = (views.extents == torch.tensor([rows, columns], device=tokens.device)).all(-1)
+        position[(*same.nonzero(as_tuple=True), slice(rows), slice(columns))] = own.unflatten(0, (rows, columns))
+    return position.flatten(2, 3)

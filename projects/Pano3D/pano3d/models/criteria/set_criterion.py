@@ -181,5 +181,6 @@ def _without_unlabelled(
         unlabelled[scene, 0, :-1] = True
         unlabelled[scene, 0, list(labelled)] = False
     return [
-        QueryPrediction(stage.classes.float().masked_fill(unlabelled, -torch.inf), stage.masks) for stage in predictions
+        QueryPrediction(stage.classes.float().masked_fill(unlabelled, -torch.inf), stage.masks, stage.extents)
+        for stage in predictions
     ]

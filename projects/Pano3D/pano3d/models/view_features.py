@@ -1,0 +1,64 @@
+"""What a segmentation head sees of the views of a scene."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ViewFeatures:
+    """Features per patch of B scenes with V views each; the head knows no backbone, only this.
+
+    Views of several sizes lie in the top left corners of one canvas. What is outside a view is never attended to, and
+    no loss sees it.
+
+    Args:
+        sources: features (B, V, h * w, C_s) by name, row by row: 'encoder' is E, 'decoder' is F, others are extra.
+        grid: (h, w), rows and columns of the canvas.
+        extents: (B, V, 2), rows and columns of each view, int64; None where all fill the canvas.
+        points: (B, V, h * w, 3), the predicted position of each patch in the frame of the first camera; None where
+            nothing is predicted, and only heads that work in 3D ask for it.
+
+    Raises:
+        ValueError: if the shapes do not fit each other, or an extent does not fit the canvas.
+    """
+
+    sources: Mapping[str, Tensor]
+    grid: tuple[int, int]
+    extents: Tensor | None = None
+    points: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        if not self.sources:
+            raise ValueError('`sources` is empty: at least one feature per patch is needed')
+        batch, views, _, _ = next(iter(self.sources.values())).shape
+        tokens = self.grid[0] * self.grid[1]
+        for name, value in self.sources.items():
+            if value.shape[:-1] != (batch, views, tokens):
+                raise ValueError(
+                    f'features {name!r} must have shape ({batch}, {views}, {tokens}, C) on the grid {self.grid}, '
+                    f'got {tuple(value.shape)}'
+                )
+        if self.points is not None and self.points.shape != (batch, views, tokens, 3):
+            raise ValueError(f'`points` must be ({batch}, {views}, {tokens}, 3), got {tuple(self.points.shape)}')
+        if self.extents is not None:
+            _check_extents(self.extents, (batch, views, 2), self.grid)
+
+
+def outside(extents: Tensor, canvas: tuple[int, int]) -> Tensor:
+    """Which cells of a canvas (h, w) are none of the view's, for extents (..., 2): (..., h, w), bool."""
+    rows = torch.arange(canvas[0], device=extents.device)[:, None] >= extents[..., 0, None, None]
+    columns = torch.arange(canvas[1], device=extents.device) >= extents[..., 1, None, None]
+    return rows | columns
+
+
+def _check_extents(extents: Tensor, shape: tuple[int, ...], grid: tuple[int, int]) -> None:
+    if extents.shape != shape or extents.dtype != torch.int64:
+        raise ValueError(f'`extents` must be {shape} int64, got {tuple(extents.shape)} {extents.dtype}')
+    low, high = extents.flatten(0, 1).amin(0).tolist(), extents.flatten(0, 1).amax(0).tolist()
+    if min(low) < 1 or high[0] > grid[0] or high[1] > grid[1]:
+        raise ValueError(f'`extents` must lie between (1, 1) and the canvas {grid}, got {low} to {high}')
