@@ -139,7 +139,15 @@ def test_without_data_and_weights_training_stops_at_once_and_says_what_to_do():
     done = run('train.py', ROOT / 'configs' / 'pano3d_vggt_scannet.py', check=False)
     assert done.returncode != 0
     assert 'Traceback' not in done.stderr
-    for part in ('data/scannet/train.json', 'prepare_scannet.py', 'checkpoints/vggt_1b', 'make demo', 'terms of use'):
+    for part in (
+        'data/scannet/train.json',
+        'prepare_scannet.py',
+        'checkpoints/vggt_1b',
+        'checkpoints/mask2former_r50',
+        'model.head.decoder.init_cfg.checkpoint=PATH',
+        'make demo',
+        'terms of use',
+    ):
         assert part in done.stderr
 
 

@@ -6,7 +6,14 @@ model = dict(
         type='PanopticSetHead',
         bridge=dict(type='FeatureBridge', hidden_dim=1024, out_dim=256),
         upscaler=dict(type='MaskUpscaler', dim=256, out_dim=256),
-        decoder=dict(type='QueryDecoder', num_queries=100, dim=256, num_layers=9),
+        decoder=dict(
+            type='QueryDecoder',
+            num_queries=100,
+            dim=256,
+            num_layers=9,
+            # Mask2Former with R50 on COCO panoptic (method.md, section 4); None starts at random.
+            init_cfg=dict(type='Pretrained', checkpoint='checkpoints/mask2former_r50_coco_panoptic.pth'),
+        ),
         classifier=dict(type='LinearClassifier', dim=256, num_classes=20),
     ),
     joint_loss=dict(

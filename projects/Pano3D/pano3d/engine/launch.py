@@ -16,7 +16,7 @@ _DATA_HELP = (
 )
 _WEIGHTS_HELP = (
     'download the official weights (docs/get_started.md says where from and under which licence) to this path,\n'
-    '    or give another one with --cfg-options model.backbone.init_cfg.checkpoint=PATH'
+    '    or give another one with --cfg-options {place}=PATH'
 )
 
 
@@ -38,7 +38,7 @@ def check_inputs(config: Config, *, training: bool = True) -> None:
     if training and not config.get('resume') and not config.get('load_from'):
         for place, checkpoint in _checkpoints(config.get('model') or {}, 'model'):
             if _is_local(checkpoint) and not Path(checkpoint).is_file():
-                problems.append((f'{place}: no {checkpoint}', _WEIGHTS_HELP))
+                problems.append((f'{place}: no {checkpoint}', _WEIGHTS_HELP.format(place=place)))
     if problems:
         lines = [f'{what} (looked in {Path.cwd()})\n    {remedy}' for what, remedy in dict(problems).items()]
         raise FileNotFoundError('\n'.join(lines) + '\n`make demo` needs neither ScanNet nor weights.')
