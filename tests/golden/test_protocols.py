@@ -91,7 +91,7 @@ class EvalSet:
 
 @pytest.fixture(scope='module', params=['shipped', 'golden'])
 def eval_set(request: pytest.FixtureRequest) -> EvalSet:
-    return EvalSet(SHIPPED if request.param == 'shipped' else request.getfixturevalue('golden_root') / 'eval')
+    return EvalSet(SHIPPED if request.param == 'shipped' else request.getfixturevalue('golden_part')('eval'))
 
 
 def cases(*protocols_and_parts: tuple[str, str]) -> pytest.MarkDecorator:

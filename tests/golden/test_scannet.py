@@ -21,38 +21,10 @@ from pano3d.conversion.rasterise import MeshRasteriser
 from pano3d.structures import LabelSpace
 
 
-def _raw_formats(root: Path) -> Path:
-    """The folder of this data, which is `root` itself or in it."""
-    return next((path for path in (root / 'scannet_raw', root) if path.is_dir()), root)
-
-
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    root = metafunc.config.getoption('--golden-root')
-    root = None if root is None else _raw_formats(root.resolve())
-    if 'scene_id' in metafunc.fixturenames:
-        found = [] if root is None else sorted(path.stem for path in (root / 'expected' / 'scannet').glob('*.json'))
-        metafunc.parametrize('scene_id', found)
-    if 'case' in metafunc.fixturenames:
-        file = root / 'broken' / 'cases.json' if root else None
-        cases = json.loads(file.read_text())['cases'] if file and file.is_file() else []
-        changed = [[*case['overlay'], *case.get('remove', [])] for case in cases]
-        of_scannet = [
-            case
-            for case, names in zip(cases, changed, strict=True)
-            if all(name.startswith('scannet/') for name in names)
-        ]
-        metafunc.parametrize('case', of_scannet, ids=[case['id'] for case in of_scannet])
-
-
 @pytest.fixture(scope='session')
-def golden(golden_root: Path) -> Path:
-    return _raw_formats(golden_root)
-
-
-@pytest.fixture(scope='session')
-def converted(golden: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionSummary]:
+def converted(raw_formats: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ConversionSummary]:
     out = tmp_path_factory.mktemp('scenes')
-    return out, convert_scannet(golden / 'scannet', out, frame_skip=1)
+    return out, convert_scannet(raw_formats / 'scannet', out, frame_skip=1)
 
 
 def _rare(wrong: np.ndarray) -> bool:
@@ -63,12 +35,12 @@ def _rare(wrong: np.ndarray) -> bool:
 class Case:
     """A converted scene beside its expected values."""
 
-    def __init__(self, golden: Path, out: Path, scene_id: str) -> None:
-        self.folder = out / 'scenes' / scene_id
+    def __init__(self, raw_formats: Path, out: Path, scannet_scene: str) -> None:
+        self.folder = out / 'scenes' / scannet_scene
         self.scene = json.loads((self.folder / 'scene.json').read_text())
-        self.facts = json.loads((golden / 'expected' / 'scannet' / f'{scene_id}.json').read_text())
-        self.arrays = np.load(golden / 'expected' / 'scannet' / f'{scene_id}.npz')
-        self.raw = next(golden.glob(f'scannet/scans*/{scene_id}'))
+        self.facts = json.loads((raw_formats / 'expected' / 'scannet' / f'{scannet_scene}.json').read_text())
+        self.arrays = np.load(raw_formats / 'expected' / 'scannet' / f'{scannet_scene}.npz')
+        self.raw = next(raw_formats.glob(f'scannet/scans*/{scannet_scene}'))
 
     def image(self, name: str) -> np.ndarray:
         image = cv2.imread(str(self.folder / name), cv2.IMREAD_UNCHANGED)
@@ -89,8 +61,8 @@ class Case:
 
 
 @pytest.fixture
-def case_of(golden: Path, converted: tuple[Path, ConversionSummary], scene_id: str) -> Case:
-    return Case(golden, converted[0], scene_id)
+def case_of(raw_formats: Path, converted: tuple[Path, ConversionSummary], scannet_scene: str) -> Case:
+    return Case(raw_formats, converted[0], scannet_scene)
 
 
 @pytest.fixture
@@ -100,10 +72,10 @@ def annotated(case_of: Case) -> Case:
     return case_of
 
 
-def test_all_scenes_of_the_lists_are_converted(golden: Path, converted: tuple[Path, ConversionSummary]) -> None:
+def test_all_scenes_of_the_lists_are_converted(raw_formats: Path, converted: tuple[Path, ConversionSummary]) -> None:
     out, summary = converted
     assert summary.failed == ()
-    files = list((golden / 'scannet' / 'Tasks' / 'Benchmark').glob('scannetv2_*.txt'))
+    files = list((raw_formats / 'scannet' / 'Tasks' / 'Benchmark').glob('scannetv2_*.txt'))
     assert files
     for file in files:
         split, listed = file.stem.removeprefix('scannetv2_'), file.read_text().split()
@@ -112,9 +84,9 @@ def test_all_scenes_of_the_lists_are_converted(golden: Path, converted: tuple[Pa
         assert [entry['scene_id'] for entry in record['data_list']] == listed
 
 
-def test_reader_gives_the_recording_as_stored(case_of: Case, scene_id: str) -> None:
+def test_reader_gives_the_recording_as_stored(case_of: Case, scannet_scene: str) -> None:
     facts, arrays = case_of.facts['sens'], case_of.arrays
-    with SensReader(case_of.raw / f'{scene_id}.sens') as reader:
+    with SensReader(case_of.raw / f'{scannet_scene}.sens') as reader:
         frames = list(reader.frames())
         depth = np.stack([reader.decode_depth(frame) for frame in frames])
         header = reader.header
@@ -168,7 +140,7 @@ def test_mesh_and_axis_alignment(case_of: Case) -> None:
     np.testing.assert_allclose(vertices @ rotation.T + translation, case_of.arrays['vert_xyz_aligned'], atol=1e-5)
 
 
-def test_instance_records(annotated: Case, golden: Path) -> None:
+def test_instance_records(annotated: Case, raw_formats: Path) -> None:
     expected = [
         (fact['instance'], fact['label'], fact['raw_id'] or None, fact['nyu40'] or None)
         for fact in annotated.facts['instances']
@@ -178,12 +150,12 @@ def test_instance_records(annotated: Case, golden: Path) -> None:
         for record in annotated.scene['instances']
     ]
     assert found == sorted(expected)
-    table = read_label_table(golden / 'scannet' / 'scannetv2-labels.combined.tsv')
+    table = read_label_table(raw_formats / 'scannet' / 'scannetv2-labels.combined.tsv')
     without_class = {label for _, label, _, _ in expected} - table.keys()
     assert all(any(label in text for text in annotated.scene['report']['warnings']) for label in without_class)
 
 
-def test_vertex_instances_and_classes(annotated: Case, golden: Path, scene_id: str) -> None:
+def test_vertex_instances_and_classes(annotated: Case, raw_formats: Path, scannet_scene: str) -> None:
     instance = annotated.stored('instance')
     np.testing.assert_array_equal(instance, annotated.arrays['vert_instance'])
     nyu40 = annotated.per_instance(lambda record: record['nyu40_id'] or 0)
@@ -198,7 +170,10 @@ def test_vertex_instances_and_classes(annotated: Case, golden: Path, scene_id: s
     source = np.array([*scannet20.source_ids, 0])  # -1 finds the 0
     np.testing.assert_array_equal(source[category[instance]], annotated.arrays['vert_bench20_nyu40'])
 
-    scannet200, expected = LabelSpace.load('scannet200'), np.load(golden / f'expected/scannet200/{scene_id}.npz')
+    scannet200, expected = (
+        LabelSpace.load('scannet200'),
+        np.load(raw_formats / f'expected/scannet200/{scannet_scene}.npz'),
+    )
     np.testing.assert_array_equal(scannet200.source_ids, expected['valid_ids'])
     category = annotated.per_instance(scannet200.category_of)
     category[0] = -1
@@ -256,10 +231,10 @@ def test_colors(case_of: Case) -> None:
                 assert np.quantile(difference, 0.99) <= 8
 
 
-def test_classes_of_images(annotated: Case, golden: Path) -> None:
+def test_classes_of_images(annotated: Case, raw_formats: Path) -> None:
     """The official 2D tools look classes up by `id`, of which a few stand for several raw categories; we do not."""
     arrays = annotated.arrays
-    table = list(read_label_table(golden / 'scannet' / 'scannetv2-labels.combined.tsv').values())
+    table = list(read_label_table(raw_formats / 'scannet' / 'scannetv2-labels.combined.tsv').values())
     classes_of = {
         ids.scannet_id: {other.nyu40_id for other in table if other.scannet_id == ids.scannet_id} for ids in table
     }
@@ -295,7 +270,7 @@ def test_where_an_official_tool_loses_part_of_an_object(annotated: Case) -> None
         assert set(instance[differs]) <= set(repeated)
 
 
-def test_views_of_the_mesh(annotated: Case, golden: Path) -> None:
+def test_views_of_the_mesh(annotated: Case, raw_formats: Path) -> None:
     """What `rasterise_missing` stores, and depth as seen by either camera: the same pixel by pixel."""
     arrays = annotated.arrays
     views = [key.removesuffix('_depth_mm') for key in arrays if re.fullmatch(r'raster_\w+_depth_mm', key)]
@@ -345,8 +320,8 @@ def test_scans_without_annotation(case_of: Case) -> None:
     assert case_of.scene['report']['instance_maps_missing'] == []
 
 
-def test_names_of_label_spaces_are_in_the_label_table(golden: Path) -> None:
-    table = read_label_table(golden / 'scannet' / 'scannetv2-labels.combined.tsv')
+def test_names_of_label_spaces_are_in_the_label_table(raw_formats: Path) -> None:
+    table = read_label_table(raw_formats / 'scannet' / 'scannetv2-labels.combined.tsv')
     space = LabelSpace.load('scannet200')
     assert [table[name].scannet_id for name in space.names] == list(space.source_ids)
 
@@ -355,15 +330,15 @@ def _tree(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob('*')}
 
 
-def test_damaged_release(golden: Path, tmp_path: Path, case: dict[str, Any]) -> None:
+def test_damaged_release(raw_formats: Path, tmp_path: Path, scannet_case: dict[str, Any]) -> None:
     raw, out = tmp_path / 'raw', tmp_path / 'deeper' / 'out'
-    shutil.copytree(golden / 'broken' / 'base' / 'scannet', raw)
-    overlay = golden / 'broken' / 'cases' / case['id'] / 'scannet'
+    shutil.copytree(raw_formats / 'broken' / 'base' / 'scannet', raw)
+    overlay = raw_formats / 'broken' / 'cases' / scannet_case['id'] / 'scannet'
     if overlay.is_dir():
         shutil.copytree(overlay, raw, dirs_exist_ok=True)
-    for name in case.get('remove', []):
+    for name in scannet_case.get('remove', []):
         (raw / Path(name).relative_to('scannet')).unlink()
-    before, target = _tree(tmp_path), case['target_scene']
+    before, target = _tree(tmp_path), scannet_case['target_scene']
     tracemalloc.start()
     message, finished = '', {}
     try:
@@ -371,21 +346,23 @@ def test_damaged_release(golden: Path, tmp_path: Path, case: dict[str, Any]) -> 
         message = summary.describe()
         finished = {result.scene_id: result.num_frames for result in summary.finished}
     except ValueError as error:
-        assert case['outcome'] == 'run_error'
+        assert scannet_case['outcome'] == 'run_error'
         message = str(error)
         assert not out.exists()
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
 
     assert peak < 100e6
-    assert all(re.search(pattern, message, re.IGNORECASE) for pattern in case['message_should_mention']), message
-    assert set(case.get('other_scenes', [])) <= finished.keys()
+    assert all(re.search(pattern, message, re.IGNORECASE) for pattern in scannet_case['message_should_mention']), (
+        message
+    )
+    assert set(scannet_case.get('other_scenes', [])) <= finished.keys()
     assert all(name.startswith('deeper') for name in _tree(tmp_path) - before)
-    if case['outcome'] == 'scene_error':
+    if scannet_case['outcome'] == 'scene_error':
         assert target not in finished
-    if case['outcome'] == 'converted_with_warning':
+    if scannet_case['outcome'] == 'converted_with_warning':
         assert target in finished
     if target in finished:
         scene = json.loads((out / 'scenes' / target / 'scene.json').read_text())
-        assert not {int(frame['id']) for frame in scene['frames']} & set(case.get('bad_frames', []))
-        assert len(scene['report']['frames_damaged']) == len(case.get('bad_frames', []))
+        assert not {int(frame['id']) for frame in scene['frames']} & set(scannet_case.get('bad_frames', []))
+        assert len(scene['report']['frames_damaged']) == len(scannet_case.get('bad_frames', []))

@@ -7,8 +7,8 @@ import csv
 from pano3d.conversion.synthetic_rooms.categories import RAW_CATEGORIES
 
 
-def test_identifiers_are_the_public_ones(golden_root):
-    [path] = golden_root.glob('scannet_raw/scannet/scannetv2-labels.combined.tsv')
+def test_identifiers_are_the_public_ones(raw_formats):
+    path = raw_formats / 'scannet/scannetv2-labels.combined.tsv'
     with open(path, newline='') as file:
         rows = {row['raw_category']: row for row in csv.DictReader(file, delimiter='\t')}
     for name, category in RAW_CATEGORIES.items():
