@@ -114,9 +114,9 @@ def test_layer_follows_the_definition():
 
 def test_attention_is_blocked_where_the_mask_is_off_and_free_where_it_is_empty():
     decoder = QueryDecoder(num_queries=2, dim=8, num_layers=1, num_heads=2, feedforward_dim=8)
-    masks = torch.full((1, 2, 1, 4, 4), -5.0)
-    masks[0, 0, 0, :2, :2] = 5.0
-    blocked = decoder._attention_mask(masks, (2, 2), None)
+    masks = torch.full((1, 2, 4), -5.0)
+    masks[0, 0, 0] = 5.0
+    blocked = decoder._attention_mask(masks, None)
     assert blocked.shape == (2, 2, 4)
     for head in blocked:
         assert head[0].tolist() == [False, True, True, True]

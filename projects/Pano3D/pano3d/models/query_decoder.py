@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -179,7 +180,7 @@ class QueryDecoder(BaseModule):
         classifier: nn.Module,
         queries: Queries | None = None,
     ) -> HeadOutput:
-        """Refine the queries.
+        """Refine the queries and say what they predict at every stage.
 
         Args:
             tokens: G, (B, V, h * w, C) on the grid of `views`.
@@ -188,44 +189,66 @@ class QueryDecoder(BaseModule):
             classifier: maps normed queries (B, K, C) to class logits.
             queries: where to begin; None: the learned ones.
         """
+        stages = list(self.stages(tokens, coarse_mask_features(mask_features, views.grid), views, queries))
+        return HeadOutput(stages[-1], [self.predict(stage, mask_features, views, classifier) for stage in stages])
+
+    def stages(
+        self, tokens: Tensor, coarse: Tensor, views: ViewFeatures, queries: Queries | None = None
+    ) -> Iterator[Queries]:
+        """The queries before the first layer and after each; arguments as in `forward`.
+
+        What a layer attends to needs no masks of full size: resizing is linear, so the masks on the grid are those of
+        `coarse`, M on the grid (B, V, h * w, C).
+        """
         position = _token_positions(views, tokens)
         keys = (tokens + position).flatten(1, 2)
         values = tokens.flatten(1, 2)
         padding = None if views.extents is None else outside(views.extents, views.grid).flatten(1)[:, None]
         queries = queries or self._learned_queries(len(tokens))
-        features = queries.features
-        predictions = [self._predict(features, mask_features, classifier, views)]
+        yield queries
         for layer in self.layers:
-            blocked = self._attention_mask(predictions[-1].masks, views.grid, padding)
-            features = layer(features, queries.position, values, keys, blocked)
-            predictions.append(self._predict(features, mask_features, classifier, views))
-        return HeadOutput(Queries(features, queries.position), predictions)
+            masks = self.mask_embedding(self.norm(queries.features.detach())) @ coarse.flatten(1, 2).transpose(1, 2)
+            blocked = self._attention_mask(masks, padding)
+            queries = Queries(layer(queries.features, queries.position, values, keys, blocked), queries.position)
+            yield queries
+
+    def predict(
+        self, queries: Queries, mask_features: Tensor, views: ViewFeatures, classifier: nn.Module
+    ) -> QueryPrediction:
+        """What queries say of some views; arguments as in `forward`."""
+        normed = self.norm(queries.features)
+        masks = torch.einsum('bkc,bvchw->bkvhw', self.mask_embedding(normed), mask_features)  # Q . M_i
+        factor = masks.shape[-1] // views.grid[1]
+        return QueryPrediction(classifier(normed), masks, None if views.extents is None else views.extents * factor)
 
     def _learned_queries(self, batch: int) -> Queries:
         return Queries(
             self.query_feature.weight.expand(batch, -1, -1), self.query_position.weight.expand(batch, -1, -1)
         )
 
-    def _predict(
-        self, queries: Tensor, mask_features: Tensor, classifier: nn.Module, views: ViewFeatures
-    ) -> QueryPrediction:
-        normed = self.norm(queries)
-        masks = torch.einsum('bkc,bvchw->bkvhw', self.mask_embedding(normed), mask_features)  # Q . M_i
-        factor = masks.shape[-1] // views.grid[1]
-        return QueryPrediction(classifier(normed), masks, None if views.extents is None else views.extents * factor)
-
     @torch.no_grad()
-    def _attention_mask(self, masks: Tensor, grid: tuple[int, int], padding: Tensor | None) -> Tensor:
-        """Where not to look: (B * heads, K, V * h * w) bool; `padding` (B, 1, V * h * w) is True outside the views."""
-        # The masks are a multiple of the grid, so that no token's value comes from its neighbours or the padding.
-        logits = F.interpolate(masks.flatten(0, 1), size=grid, mode='bilinear', align_corners=False)
-        blocked = (logits < 0).unflatten(0, masks.shape[:2]).flatten(2)
+    def _attention_mask(self, logits: Tensor, padding: Tensor | None) -> Tensor:
+        """Where not to look, (B * heads, K, L) bool, for masks on the grids (B, K, L).
+
+        `padding` (B, 1, L) is True outside the views.
+        """
+        blocked = logits < 0
         if padding is not None:
             blocked |= padding
         blocked &= ~blocked.all(dim=-1, keepdim=True)
         if padding is not None:
             blocked |= padding
         return blocked.repeat_interleave(self.num_heads, dim=0)
+
+
+@torch.no_grad()
+def coarse_mask_features(mask_features: Tensor, grid: tuple[int, int]) -> Tensor:
+    """M (B, V, C, f h, f w) on the grid (h, w): (B, V, h * w, C), for `QueryDecoder.stages`.
+
+    f is 1 or even, so that no token's value comes from its neighbours or the padding.
+    """
+    coarse = F.interpolate(mask_features.flatten(0, 1), size=grid, mode='bilinear', align_corners=False)
+    return coarse.flatten(2).transpose(1, 2).unflatten(0, mask_features.shape[:2])
 
 
 def _token_positions(views: ViewFeatures, tokens: Tensor) -> Tensor:
