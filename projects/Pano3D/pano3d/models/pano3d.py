@@ -14,6 +14,7 @@ from pano3d.registry import MODELS
 from pano3d.structures import LabelSpace, SceneSample, TextEmbeddings
 
 from .backbones import GeometryPrediction
+from .parts import freeze_parts
 from .query_decoder import QueryPrediction
 from .view_features import ViewFeatures
 
@@ -45,12 +46,14 @@ class Pano3D(BaseModel):
         label_space: name of the classes the model knows; also says which of them are stuff.
         segmentation_gradient: the factor gamma on what the segmentation loss sends into the geometry decoder.
         frozen_encoder: keep the monocular encoder as it was pretrained: no gradient, always in eval mode.
+        frozen_geometry: keep the whole reconstruction network as it was pretrained and train the head alone.
         precision: 'bfloat16' runs encoder, geometry decoder and head under autocast, in training and prediction, as
             VGGT and Pi3 do officially; 3D heads and losses stay in float32. 'float32' leaves it to the caller.
         data_preprocessor: config; normally `SceneDataPreprocessor`.
 
     Raises:
-        ValueError: if the classifier does not have the classes of the label space, or on another precision.
+        ValueError: if the classifier does not have the classes of the label space, on another precision, or on a frozen
+            geometry whose encoder is trained.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Pano3D(BaseModel):
         label_space: str,
         segmentation_gradient: float = 0.1,
         frozen_encoder: bool = True,
+        frozen_geometry: bool = False,
         precision: str = 'float32',
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -73,7 +77,10 @@ class Pano3D(BaseModel):
         self.joint_loss = MODELS.build(joint_loss)
         self.readout = MODELS.build(readout)
         self.segmentation_gradient = segmentation_gradient
+        if frozen_geometry and not frozen_encoder:
+            raise ValueError('`frozen_geometry` includes the encoder; set `frozen_encoder=True`, too')
         self.frozen_encoder = frozen_encoder
+        self.frozen_geometry = frozen_geometry
         if precision not in PRECISIONS:
             raise ValueError(f'`precision` must be one of {PRECISIONS}, got {precision!r}')
         self.precision = precision
@@ -88,9 +95,7 @@ class Pano3D(BaseModel):
             raise ValueError(
                 f'the classes of `head.classifier.label_space` are not those of `label_space` {label_space!r}'
             )
-        if frozen_encoder:
-            for name in self.backbone.encoder_modules():
-                self.backbone.get_submodule(name).requires_grad_(False)
+        freeze_parts(self)
         self.train()
 
     def set_vocabulary(self, label_space: LabelSpace, vocabulary: TextEmbeddings) -> None:

@@ -76,6 +76,10 @@ class Backbone(BaseModule, ABC):
     def encoder_modules(self) -> list[str]:
         """Names of the submodules that make E; they are what `frozen_encoder` freezes."""
 
+    @abstractmethod
+    def geometry_heads(self) -> list[str]:
+        """Names of the submodules and parameters that only the 3D heads have; what is neither these nor E makes F."""
+
     def unused_weights(self) -> dict[str, str]:
         """Parts of an official file that this network has no place for: prefix of their names -> reason."""
         return {}

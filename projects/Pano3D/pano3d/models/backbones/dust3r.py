@@ -267,6 +267,9 @@ class DUSt3RBackbone(Backbone):
     def encoder_modules(self) -> list[str]:
         return ['encoder']
 
+    def geometry_heads(self) -> list[str]:
+        return list(HEADS)
+
     def unused_weights(self) -> dict[str, str]:
         never = 'the official network never reads them'
         return {'mask_token': never} | {f'{name}.dpt.scratch.refinenet4.resConfUnit1.': never for name in HEADS}

@@ -272,6 +272,9 @@ class MUSt3RBackbone(OnlineBackbone):
     def encoder_modules(self) -> list[str]:
         return ['encoder']
 
+    def geometry_heads(self) -> list[str]:
+        return ['decoder.head_dec']
+
     def translate_official(self, content: object, path: Path) -> dict[str, Tensor]:
         """Released files hold two state dicts, `encoder` and `decoder`; one with these prefixes is taken too."""
         state = tensors_of(content, path, parts=PARTS)

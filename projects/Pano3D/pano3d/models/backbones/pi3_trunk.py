@@ -246,3 +246,7 @@ class Pi3Trunk(Backbone):
 
     def encoder_modules(self) -> list[str]:
         return ['encoder']
+
+    def geometry_heads(self) -> list[str]:
+        decoding = ('decoder', 'conditions')
+        return [name for part, names in self.parts().items() if part not in decoding for name in names]

@@ -301,6 +301,9 @@ class VGGTBackbone(Backbone):
     def encoder_modules(self) -> list[str]:
         return ['aggregator.patch_embed']
 
+    def geometry_heads(self) -> list[str]:
+        return [f'{name}_head' for name in HEADS if name == 'camera' or name in self.heads]
+
     def unused_weights(self) -> dict[str, str]:
         reasons = {f'{name}_head.': f"`heads` has no '{name}'" for name in HEADS if name not in self.heads}
         return {'track_head.': 'Pano3D does not track points', **reasons}

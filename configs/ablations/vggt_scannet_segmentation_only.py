@@ -1,0 +1,5 @@
+"""The VGGT recipe, fine-tuned on segmentation only."""
+
+_base_ = ['../pano3d_vggt_scannet.py', '../_base_/regimes/segmentation_only.py']
+
+model = _base_.regime
