@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
+from functools import partial
 
-from pano3d.conversion.mmdet3d_scannet import convert_mmdet3d_scannet
-from pano3d.conversion.panst3r import convert_panst3r
-from pano3d.conversion.scannet_25k import convert_scannet_25k
-from pano3d.conversion.siu3r import convert_siu3r
+from pano3d.conversion import Share, convert_mmdet3d_scannet, convert_panst3r, convert_scannet_25k, convert_siu3r
+from pano3d.conversion.share import usable_cores
 
 FORMATS = {
     'siu3r': 'ScanNet as SIU3R offers it: ROOT/{train,val}/<scene>',
@@ -23,7 +21,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description='Convert data that others have processed to stored scenes (docs/scene_format.md). Run it again '
-        'after an interruption:\nfinished scenes are kept. Formats:\n'
+        'after an interruption:\nfinished scenes are kept. Runs for the same OUT share its scenes. Formats:\n'
         + '\n'.join(f'  {name:20}{text}' for name, text in FORMATS.items()),
         epilog='Exit status: 0 if all scenes are there, 1 if some failed, 2 if the folder cannot be used.',
     )
@@ -39,8 +37,16 @@ def parse_args() -> argparse.Namespace:
         help='scannet_frames_25k: folder with scannetv2_{train,val,test}.txt (default: by the numbers of the scenes)',
     )
     parser.add_argument(
-        '--num-workers', type=int, default=os.cpu_count() or 1, metavar='N', help='default: one per CPU'
+        '--num-workers',
+        type=int,
+        default=usable_cores(),
+        metavar='N',
+        help='processes of each rank (default: one per CPU)',
     )
+    parser.add_argument(
+        '--rank', type=int, metavar='R', help='of N equal runs for OUT (default: from torchrun or slurm)'
+    )
+    parser.add_argument('--world-size', type=int, metavar='N', help='number of such runs (default: likewise, else 1)')
     args = parser.parse_args()
     if args.rasterise and args.format != 'mmdet3d':
         parser.error('--rasterise is for --format mmdet3d')
@@ -51,24 +57,19 @@ def parse_args() -> argparse.Namespace:
 
 def main() -> int:
     args = parse_args()
-    workers = args.num_workers
+    convert = {
+        'siu3r': convert_siu3r,
+        'panst3r': convert_panst3r,
+        'mmdet3d': partial(convert_mmdet3d_scannet, rasterise=args.rasterise),
+        'scannet_frames_25k': partial(convert_scannet_25k, splits=args.splits),
+    }[args.format]
     try:
-        if args.format == 'siu3r':
-            summary = convert_siu3r(args.root, args.out, num_workers=workers, show_progress=True)
-        elif args.format == 'panst3r':
-            summary = convert_panst3r(args.root, args.out, num_workers=workers, show_progress=True)
-        elif args.format == 'mmdet3d':
-            summary = convert_mmdet3d_scannet(
-                args.root, args.out, rasterise=args.rasterise, num_workers=workers, show_progress=True
-            )
-        else:
-            summary = convert_scannet_25k(
-                args.root, args.out, splits=args.splits, num_workers=workers, show_progress=True
-            )
+        share = Share.find(args.rank, args.world_size)
+        summary = convert(args.root, args.out, num_workers=args.num_workers, share=share, show_progress=share.rank == 0)
     except (ValueError, OSError) as error:
         print(f'error: {error}', file=sys.stderr)
         return 2
-    print(summary.describe())
+    print(summary.describe(share))
     return 1 if summary.failed else 0
 
 

@@ -16,7 +16,7 @@ def parse_args() -> argparse.Namespace:
         'for the same OUT share its scenes.',
         epilog='Exit status: 0 if all scenes are there, 1 if some failed, 2 if the release cannot be used.',
     )
-    parser.add_argument('raw', help='release folder with scans, scans_test, Tasks/Benchmark and the label table')
+    parser.add_argument('raw', help='release folder with scans, scans_test and the label table')
     parser.add_argument('out', help='folder of the stored scenes')
     parser.add_argument('--frame-skip', type=int, default=20, metavar='N', help='take every N-th frame (default: 20)')
     parser.add_argument(
@@ -31,7 +31,9 @@ def parse_args() -> argparse.Namespace:
     )
     parser.add_argument('--world-size', type=int, metavar='N', help='number of such runs (default: likewise, else 1)')
     parser.add_argument(
-        '--splits', metavar='FOLDER', help='folder with scannetv2_{train,val,test}.txt (default: RAW/Tasks/Benchmark)'
+        '--splits',
+        metavar='FOLDER',
+        help='folder with scannetv2_{train,val,test}.txt (default: RAW/Tasks/Benchmark, without it the official ones)',
     )
     parser.add_argument(
         '--rasterise-missing',

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 # What a damaged archive makes of zipfile and its decompressors; NotImplementedError is a RuntimeError
-_ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError)
+ZIP_ERRORS = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, RuntimeError, ValueError)
 _PNG_HEADER = struct.Struct('>8sI4sIIBB')
 # One filter for all rows: choosing one per row takes as long as the compression and saves nothing. Older versions of
 # OpenCV choose.
@@ -130,7 +130,7 @@ class AnnotationArchive:
         self._size = size
         try:
             self._zip = zipfile.ZipFile(self.path)
-        except _ZIP_ERRORS as error:
+        except ZIP_ERRORS as error:
             raise ValueError(f'{self.path}: not a zip file ({error}). Download it again') from error
         self._names = set(self._zip.namelist())
 
@@ -192,7 +192,7 @@ class AnnotationArchive:
         try:
             with self._zip.open(self._name(frame)) as member:
                 return member.read(length)
-        except (*_ZIP_ERRORS, OSError, EOFError) as error:
+        except (*ZIP_ERRORS, OSError, EOFError) as error:
             raise ValueError(f'{self._where(frame)}: cannot be read ({error}). Download the archive again') from error
 
     def _check_header(self, frame: int, data: bytes) -> tuple[int, int]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -14,16 +14,9 @@ from .batch import ConversionSummary
 from .images import to_millimetres
 from .mesh import read_mesh
 from .plain_pickle import read_plain_pickle
-from .posed_scene import (
-    MAX_INSTANCES,
-    PosedFrame,
-    PosedScene,
-    convert_posed_scenes,
-    numbered_files,
-    read_intrinsics,
-    read_jpeg,
-    read_pose,
-)
+from .posed_files import numbered_files, read_intrinsics, read_jpeg, read_pose
+from .posed_scene import MAX_INSTANCES, PosedFrame, PosedScene, convert_posed_scenes
+from .share import Share
 
 if TYPE_CHECKING:
     from .rasterise import MeshRasteriser
@@ -64,7 +57,6 @@ class Mmdet3dScene(PosedScene):
         self._vertices, self._colors = _read_points(root / 'points' / f'{info.scene_id}.bin')
         self._instance, self._records = self._read_labels()
         self._faces = self._read_faces()
-        self._rasteriser = self._make_rasteriser() if rasterise else None
 
     def settings(self) -> dict[str, Any]:
         return {'rasterise': self._rasterise}
@@ -98,7 +90,7 @@ class Mmdet3dScene(PosedScene):
             return None
         color, size = read_jpeg(self.folder / f'{name}.jpg')
         depth, instance = np.zeros(size[::-1], np.uint16), None
-        if self._rasteriser is not None:
+        if self._rasterise:
             metres, seen = self._rasteriser.pinhole_view(self._intrinsics, size, pose)
             depth, instance = to_millimetres(metres), seen if self._records else None
         return PosedFrame(
@@ -150,7 +142,8 @@ class Mmdet3dScene(PosedScene):
         path = self._root / 'scans' / self.scene_id / name
         return path if path.is_file() else self._root / 'scans_test' / self.scene_id / name
 
-    def _make_rasteriser(self) -> MeshRasteriser:
+    @cached_property
+    def _rasteriser(self) -> MeshRasteriser:
         from .rasterise import MeshRasteriser  # Embree comes with the extra `data`; the rest works without
 
         return MeshRasteriser(self._vertices, self._faces, self._instance)
@@ -162,6 +155,7 @@ def convert_mmdet3d_scannet(
     *,
     rasterise: bool = False,
     num_workers: int = 1,
+    share: Share | None = None,
     show_progress: bool = False,
 ) -> ConversionSummary:
     """Convert the scenes that `scannet_infos_{train,val,test}.pkl` list; see `Mmdet3dScene` for the layout.
@@ -172,6 +166,7 @@ def convert_mmdet3d_scannet(
         rasterise: whether depth and instance maps are made from the mesh in `scans` (needs the extra `data`); otherwise
             depth is unknown everywhere and images have no labels.
         num_workers: processes; 1 means this one.
+        share: the rank of this process among several of the same call, which tells what to start with.
         show_progress: draw a progress bar on stderr.
 
     Raises:
@@ -185,7 +180,9 @@ def convert_mmdet3d_scannet(
     scenes_of = {split: [info.scene_id for info in listed] for split, listed in infos.items()}
     info_of = {info.scene_id: info for listed in infos.values() for info in listed}
     open_scene = partial(_open, info_of=info_of, root=root, rasterise=rasterise)
-    return convert_posed_scenes(out, scenes_of, open_scene, num_workers=num_workers, show_progress=show_progress)
+    return convert_posed_scenes(
+        out, scenes_of, open_scene, num_workers=num_workers, share=share, show_progress=show_progress
+    )
 
 
 def read_infos(path: Path) -> list[Mmdet3dInfo]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
-import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,16 +11,9 @@ from typing import Any
 import numpy as np
 
 from .batch import ConversionSummary
-from .posed_scene import (
-    MAX_INSTANCES,
-    PosedFrame,
-    PosedScene,
-    checked_intrinsics,
-    convert_posed_scenes,
-    read_jpeg,
-    read_png,
-    relabelled,
-)
+from .posed_files import checked_intrinsics, read_arrays, read_jpeg, read_png, relabelled
+from .posed_scene import MAX_INSTANCES, PosedFrame, PosedScene, convert_posed_scenes
+from .share import Share
 
 METADATA = 'all_metadata.npz'
 
@@ -117,7 +108,7 @@ class Panst3rScene(PosedScene):
 
 
 def convert_panst3r(
-    root: str | Path, out: str | Path, *, num_workers: int = 1, show_progress: bool = False
+    root: str | Path, out: str | Path, *, num_workers: int = 1, share: Share | None = None, show_progress: bool = False
 ) -> ConversionSummary:
     """Convert the scenes of `root/all_metadata.npz`, and write the classes as `out/label_space.json`.
 
@@ -127,21 +118,26 @@ def convert_panst3r(
         root: folder with `all_metadata.npz`, `categories.json` and the scenes; see `Panst3rScene`.
         out: folder of the stored scenes; all are in the list `train`.
         num_workers: processes; 1 means this one.
+        share: the rank of this process among several of the same call, which tells what to start with.
         show_progress: draw a progress bar on stderr.
 
     Raises:
         ValueError: if one of the two files is missing or damaged.
     """
-    root, out = Path(root), Path(out)
+    root = Path(root)
     classes = _read_categories(root / 'categories.json')
     cameras = _read_metadata(root / METADATA)
-    out.mkdir(parents=True, exist_ok=True)
     label_space = {'name': 'scannetpp100', 'source_key': 'scannetpp_id', 'classes': classes}
-    (out / 'label_space.json').write_text(json.dumps(label_space, indent=1) + '\n', encoding='utf-8')
     names = [str(entry['name']) for entry in classes]
     open_scene = partial(_open, root=root, cameras=cameras, classes=names)
     return convert_posed_scenes(
-        out, {'train': list(cameras)}, open_scene, num_workers=num_workers, show_progress=show_progress
+        out,
+        {'train': list(cameras)},
+        open_scene,
+        num_workers=num_workers,
+        share=share,
+        show_progress=show_progress,
+        more={'label_space.json': label_space},
     )
 
 
@@ -151,11 +147,11 @@ def _open(scene_id: str, *, root: Path, cameras: dict[str, Panst3rCameras], clas
 
 def _read_metadata(path: Path) -> dict[str, Panst3rCameras]:
     try:
-        with np.load(path, allow_pickle=False) as data:
-            scenes, owner, images = data['scenes'].tolist(), data['sceneids'], data['images']
-            intrinsics, poses = data['intrinsics'].astype(np.float64), data['trajectories'].astype(np.float64)
-            factor = int(data['cls_sep']) if 'cls_sep' in data else 256
-    except (KeyError, MemoryError, TypeError, ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        data = read_arrays(path)
+        scenes, owner, images = data['scenes'].tolist(), data['sceneids'], data['images']
+        intrinsics, poses = data['intrinsics'].astype(np.float64), data['trajectories'].astype(np.float64)
+        factor = int(data.get('cls_sep', 256))
+    except (KeyError, TypeError, ValueError, OSError) as error:
         raise ValueError(f'{path}: not the metadata of processed scenes ({error!r})') from error
     count = len(owner)
     shapes = (images.shape, intrinsics.shape, poses.shape)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 from abc import ABC, abstractmethod
@@ -13,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from .batch import ConversionSummary, SceneResult, run_scenes
-from .images import check_jpeg, encode_png
-from .scene_store import ConversionReport, finished_scene, new_scene, scene_folder, write_scene_record, write_split
+from .batch import ConversionSummary, SceneResult
+from .images import encode_png
+from .scene_store import ConversionReport, finished_scene, new_scene, write_scene_record
+from .share import Share
+from .sharing import convert_scenes
 
-MAX_PIXELS = 50_000_000
 MAX_INSTANCES = 65535  # ids must fit into uint16
 
 _FRAME_ID = re.compile(r'[A-Za-z0-9_-]+')
@@ -101,6 +100,10 @@ class PosedScene(ABC):
         files = (path for path in sorted(self.folder.rglob('*')) if path.is_file())
         return {path.relative_to(self.folder).as_posix(): path.stat().st_size for path in files}
 
+    def identity(self) -> dict[str, Any]:
+        """What a stored scene depends on; where one of it differs the scene is converted again."""
+        return {'source': self.source, 'source_files': self.source_files(), **self.settings()}
+
 
 class ObjectIds:
     """Numbers the objects of a scene from 1, in the order in which they are met."""
@@ -129,35 +132,60 @@ def convert_posed_scenes(
     open_scene: Callable[[str], PosedScene],
     *,
     num_workers: int,
+    share: Share | None,
     show_progress: bool,
+    more: Mapping[str, Mapping[str, object]] | None = None,
 ) -> ConversionSummary:
-    """Convert scenes and write the lists of the finished ones; `open_scene` must be picklable.
+    """Convert scenes as `convert_scenes` does: restartable, each by one of all processes that run for `out`.
+
+    Args:
+        out: folder of the stored scenes.
+        scenes_of: scene ids by split.
+        open_scene: opens one scene; must be picklable.
+        num_workers: processes; 1 means this one.
+        share: which scenes to start with; None if there is no other process.
+        show_progress: draw a progress bar on stderr.
+        more: further JSON files beside the lists, by name.
 
     Raises:
         ValueError: if `num_workers` is less than 1 or there is no scene.
     """
     if num_workers < 1:
         raise ValueError(f'`num_workers` must be at least 1, got {num_workers}')
-    scene_ids = list(dict.fromkeys(scene_id for scenes in scenes_of.values() for scene_id in scenes))
-    if not scene_ids:
+    if not any(scenes_of.values()):
         raise ValueError('there is no scene to convert')
     out = Path(out)
-    out.mkdir(parents=True, exist_ok=True)
-    convert = partial(_convert, out=out, open_scene=open_scene)
-    summary = run_scenes(scene_ids, convert, num_workers=num_workers, show_progress=show_progress)
-    num_frames = {result.scene_id: result.num_frames for result in summary.finished}
-    for split, scenes in scenes_of.items():
-        write_split(out, split, [(scene_id, num_frames[scene_id]) for scene_id in scenes if scene_id in num_frames])
-    return summary
+    return convert_scenes(
+        out,
+        scenes_of,
+        partial(_convert, out=out, open_scene=open_scene),
+        partial(_find_stored, out=out, open_scene=open_scene),
+        share=share or Share(),
+        num_workers=num_workers,
+        show_progress=show_progress,
+        more=more,
+    )
+
+
+def _find_stored(scene_id: str, *, out: Path, open_scene: Callable[[str], PosedScene]) -> SceneResult | None:
+    """The result of a scene that is stored from the same files with the same settings; None if none is."""
+    stored = finished_scene(out, scene_id)  # refuses names that would lead out of the folder, before anything is read
+    return None if stored is None else _unchanged(stored, scene_id, open_scene(scene_id).identity())
+
+
+def _unchanged(stored: Mapping[str, Any] | None, scene_id: str, identity: Mapping[str, Any]) -> SceneResult | None:
+    if stored is None or any(stored.get(key) != value for key, value in identity.items()):
+        return None
+    return SceneResult(scene_id, num_frames=len(stored['frames']), reused=True)
 
 
 def _convert(scene_id: str, *, out: Path, open_scene: Callable[[str], PosedScene]) -> SceneResult:
-    scene_folder(out, scene_id)  # refuses names that would lead out of the folder, before anything is read
+    stored = finished_scene(out, scene_id)  # refuses names that would lead out of the folder, before anything is read
     scene = open_scene(scene_id)
-    expected = {'source': scene.source, 'source_files': scene.source_files(), **scene.settings()}
-    stored = finished_scene(out, scene_id)
-    if stored and all(stored.get(key) == value for key, value in expected.items()):
-        return SceneResult(scene_id, num_frames=len(stored['frames']), reused=True)
+    identity = scene.identity()
+    kept = _unchanged(stored, scene_id, identity)
+    if kept is not None:
+        return kept
     report = ConversionReport()
     with new_scene(out, scene_id) as folder:
         frames = _store_frames(scene, folder, report)
@@ -167,7 +195,7 @@ def _convert(scene_id: str, *, out: Path, open_scene: Callable[[str], PosedScene
         report.warnings = [warning.replace(f'{scene.folder}{os.sep}', '') for warning in report.warnings]
         record = {
             'scene_id': scene_id,
-            **expected,
+            **identity,
             'depth_scale': scene.depth_scale,
             'axis_alignment': scene.axis_alignment(),
             'instances_across_views': scene.instances_across_views,
@@ -228,124 +256,3 @@ def _store(frame: PosedFrame, frame_id: str, folder: Path) -> dict[str, Any]:
         'depth_intrinsics': frame.depth_intrinsics.tolist(),
         'camera_to_world': frame.camera_to_world.tolist(),
     }
-
-
-def read_jpeg(path: Path) -> tuple[bytes, tuple[int, int]]:
-    """The bytes of a JPEG file that can be decoded to its end, and its (width, height).
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged or of another kind.
-    """
-    data = path.read_bytes()
-    try:
-        with Image.open(io.BytesIO(data), formats=['JPEG']) as image:
-            size = image.size
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{path}: not a JPEG image ({error})') from error
-    try:
-        check_jpeg(data, size)
-    except ValueError as error:
-        raise ValueError(f'{path}: {error}') from error
-    return data, size
-
-
-def read_png(path: Path, *, channels: int) -> np.ndarray:
-    """A PNG file of 1 channel as (H, W) uint16, or of 3 channels as (H, W, 3) uint8, RGB.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is damaged, of another kind or of more than 50 million pixels.
-    """
-    modes = {1: ('L', 'I;16', 'I;16B', 'I'), 3: ('RGB',)}[channels]
-    try:
-        with Image.open(io.BytesIO(path.read_bytes()), formats=['PNG']) as image:
-            if image.mode not in modes or image.width * image.height > MAX_PIXELS:
-                raise ValueError(
-                    f'expected {channels} channels and at most {MAX_PIXELS} pixels, found mode {image.mode} of '
-                    f'{image.width}x{image.height}'
-                )
-            pixels = np.asarray(image)
-    except FileNotFoundError:
-        raise
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f'{path}: not a PNG image of the kind that belongs here ({error})') from error
-    return pixels if channels == 3 else pixels.astype(np.uint16)
-
-
-def read_matrix(path: Path) -> np.ndarray:
-    """A text file of numbers, a 3x3 or 4x4 matrix; float64, may be inf.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not such a matrix.
-    """
-    words = path.read_text(encoding='utf-8', errors='replace').split()
-    side = {9: 3, 16: 4}.get(len(words))
-    if side is None:
-        raise ValueError(f'{path}: expected a matrix of 9 or 16 numbers, found {len(words)}')
-    try:
-        return np.array([float(word) for word in words]).reshape(side, side)
-    except ValueError as error:
-        raise ValueError(f'{path}: expected a matrix, but {error}') from error
-
-
-def read_pose(path: Path) -> np.ndarray | None:
-    """A 4x4 camera-to-world matrix; None if it is not finite, as where tracking has failed.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is not a 4x4 matrix with the last row 0 0 0 1.
-    """
-    pose = read_matrix(path)
-    if not np.isfinite(pose).all():
-        return None
-    if pose.shape != (4, 4) or not np.allclose(pose[3], (0, 0, 0, 1)):
-        raise ValueError(f'{path}: expected a 4x4 matrix with the last row 0 0 0 1, found {pose.tolist()}')
-    pose[3] = (0, 0, 0, 1)
-    return pose
-
-
-def read_intrinsics(path: Path) -> np.ndarray:
-    """A (3, 3) camera matrix from a 3x3 or 4x4 file.
-
-    Raises:
-        FileNotFoundError: if there is no such file.
-        ValueError: if it is no camera matrix without skew.
-    """
-    return checked_intrinsics(read_matrix(path)[:3, :3], str(path))
-
-
-def checked_intrinsics(matrix: np.ndarray, where: str) -> np.ndarray:
-    """The camera matrix (3, 3), if it is one without skew.
-
-    Raises:
-        ValueError: if not.
-    """
-    good = np.isfinite(matrix).all() and matrix[0, 0] > 0 and matrix[1, 1] > 0
-    if not good or matrix[0, 1] != 0 or matrix[1, 0] != 0 or not np.array_equal(matrix[2], (0, 0, 1)):
-        raise ValueError(f'{where}: expected a camera matrix without skew, found {matrix.tolist()}')
-    return matrix
-
-
-def numbered_files(folder: Path, ending: str) -> list[str]:
-    """Stems of the files of a folder that are numbers, ascending.
-
-    Raises:
-        ValueError: if there is no such folder or file.
-    """
-    stems = [path.stem for path in folder.glob(f'*{ending}') if path.stem.isdecimal()] if folder.is_dir() else []
-    if not stems:
-        raise ValueError(f'{folder}: expected numbered {ending} files, found none')
-    return sorted(stems, key=int)
-
-
-def relabelled(values: np.ndarray, id_of: Callable[[int], int]) -> np.ndarray:
-    """A map of arbitrary whole numbers (H, W) as ids (H, W) uint16; `id_of` is asked once per number."""
-    found, inverse = np.unique(values, return_inverse=True)
-    return np.array([id_of(int(value)) for value in found], np.uint16)[inverse].reshape(values.shape)
-
-
-def folders_of(root: Path) -> list[str]:
-    """Names of the folders in a folder, sorted."""
-    return sorted(path.name for path in root.iterdir() if path.is_dir() and not path.name.startswith('.'))

@@ -27,7 +27,8 @@ from .annotation import (
 from .batch import ConversionSummary, SceneResult
 from .mesh import Mesh, read_mesh
 from .scannet_frames import store_frames
-from .scannet_scan import Scan, read_axis_alignment, read_splits
+from .scannet_scan import Scan, read_axis_alignment, read_splits, scans_of
+from .scannet_splits import official_splits
 from .scene_store import ConversionReport, finished_scene, new_scene, write_scene_record
 from .share import Share
 from .sharing import convert_scenes
@@ -69,12 +70,12 @@ def convert_scannet(
     processes, on several machines too, may run it for the same `out` at the same time: each scan is converted by one.
 
     Args:
-        raw: release folder with `scans`, `scans_test`, `Tasks/Benchmark` and the label table.
+        raw: release folder with `scans`, `scans_test` and the label table.
         out: folder of the stored scenes (docs/scene_format.md).
         frame_skip: take every n-th frame, starting with frame 0; a frame without pose is not replaced by another.
         num_workers: processes; 1 means this one.
         splits: folder with `scannetv2_{train,val,test}.txt`, not all of which need be there; None for
-            `raw/Tasks/Benchmark`.
+            `raw/Tasks/Benchmark`, or without such a folder for the official splits of the scans that are there.
         rasterise_missing: whether instance maps that the release lacks are made from the mesh (needs the extra `data`);
             the report of a scene lists them. Otherwise these images have none.
         share: the rank of this process among several of the same call, which tells what to start with.
@@ -93,7 +94,7 @@ def convert_scannet(
     if not (raw / LABEL_TABLE).is_file():
         raise ValueError(f'no label table {raw / LABEL_TABLE}: `raw` must be the folder of a ScanNet v2 release')
     table = read_label_table(raw / LABEL_TABLE)
-    scenes_of = read_splits(raw / 'Tasks' / 'Benchmark' if splits is None else Path(splits))
+    scenes_of = _splits(raw, splits)
     settings = ScanNetSettings(frame_skip, rasterise_missing)
     return convert_scenes(
         out,
@@ -104,6 +105,16 @@ def convert_scannet(
         num_workers=num_workers,
         show_progress=show_progress,
     )
+
+
+def _splits(raw: Path, splits: str | Path | None) -> dict[str, list[str]]:
+    folder = raw / 'Tasks' / 'Benchmark' if splits is None else Path(splits)
+    if splits is not None or folder.is_dir():
+        return read_splits(folder)
+    scene_ids = scans_of(raw)
+    if not scene_ids:
+        raise ValueError(f'{raw}: expected scans in `scans` or `scans_test`, found none')
+    return official_splits(scene_ids)
 
 
 def find_stored(scene_id: str, *, raw: Path, out: Path, settings: ScanNetSettings) -> SceneResult | None:

@@ -9,21 +9,11 @@ from typing import Any
 import numpy as np
 
 from .batch import ConversionSummary
-from .posed_scene import (
-    ObjectIds,
-    PosedFrame,
-    PosedScene,
-    convert_posed_scenes,
-    folders_of,
-    numbered_files,
-    read_intrinsics,
-    read_jpeg,
-    read_png,
-    read_pose,
-    relabelled,
-)
+from .posed_files import folders_of, numbered_files, read_intrinsics, read_jpeg, read_png, read_pose, relabelled
+from .posed_scene import ObjectIds, PosedFrame, PosedScene, convert_posed_scenes
 from .scannet_scan import read_splits
 from .scannet_splits import official_splits
+from .share import Share
 
 
 class Scannet25kScene(PosedScene):
@@ -88,6 +78,7 @@ def convert_scannet_25k(
     *,
     splits: str | Path | None = None,
     num_workers: int = 1,
+    share: Share | None = None,
     show_progress: bool = False,
 ) -> ConversionSummary:
     """Convert the scenes of a folder `scannet_frames_25k`; see `Scannet25kScene` for the layout.
@@ -98,6 +89,7 @@ def convert_scannet_25k(
         splits: folder with the official `scannetv2_{train,val,test}.txt`, of which scenes that are not there are passed
             over; None for the same by the numbers of the scenes.
         num_workers: processes; 1 means this one.
+        share: the rank of this process among several of the same call, which tells what to start with.
         show_progress: draw a progress bar on stderr.
 
     Raises:
@@ -113,7 +105,9 @@ def convert_scannet_25k(
     if not any(scenes_of.values()):
         raise ValueError(f'{root}: expected folders of scenes, found none that is in a list')
     open_scene = partial(_open, root=root)
-    return convert_posed_scenes(out, scenes_of, open_scene, num_workers=num_workers, show_progress=show_progress)
+    return convert_posed_scenes(
+        out, scenes_of, open_scene, num_workers=num_workers, share=share, show_progress=show_progress
+    )
 
 
 def _open(scene_id: str, *, root: Path) -> Scannet25kScene:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 SPLITS = ('train', 'val', 'test')
+FOLDERS = ('scans', 'scans_test')
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Scan:
     @classmethod
     def find(cls, raw: Path, scene_id: str) -> Scan | None:
         """The scan in `raw/scans` or `raw/scans_test`, None if it is in neither."""
-        folders = (raw / parent / scene_id for parent in ('scans', 'scans_test'))
+        folders = (raw / parent / scene_id for parent in FOLDERS)
         return next((cls(folder) for folder in folders if folder.is_dir()), None)
 
     @property
@@ -37,6 +38,12 @@ class Scan:
     def sizes(self) -> dict[str, int]:
         """Bytes of every file, by name; tells whether a scan has changed since it was converted."""
         return {path.name: path.stat().st_size for path in sorted(self.folder.iterdir()) if path.is_file()}
+
+
+def scans_of(raw: Path) -> list[str]:
+    """Names of the folders in `raw/scans` and `raw/scans_test`, sorted; those that start with a dot are no scans."""
+    scans = (path for parent in FOLDERS for path in (raw / parent).glob('[!.]*') if path.is_dir())
+    return sorted({scan.name for scan in scans})
 
 
 def read_splits(folder: Path) -> dict[str, list[str]]:

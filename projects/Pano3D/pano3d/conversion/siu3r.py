@@ -11,19 +11,9 @@ import numpy as np
 from pano3d.structures import LabelSpace
 
 from .batch import ConversionSummary
-from .posed_scene import (
-    ObjectIds,
-    PosedFrame,
-    PosedScene,
-    convert_posed_scenes,
-    folders_of,
-    numbered_files,
-    read_intrinsics,
-    read_jpeg,
-    read_png,
-    read_pose,
-    relabelled,
-)
+from .posed_files import folders_of, numbered_files, read_intrinsics, read_jpeg, read_png, read_pose, relabelled
+from .posed_scene import ObjectIds, PosedFrame, PosedScene, convert_posed_scenes
+from .share import Share
 
 SPLITS = ('train', 'val')
 
@@ -88,20 +78,25 @@ class Siu3rScene(PosedScene):
 
 
 def convert_siu3r(
-    root: str | Path, out: str | Path, *, num_workers: int = 1, show_progress: bool = False
+    root: str | Path, out: str | Path, *, num_workers: int = 1, share: Share | None = None, show_progress: bool = False
 ) -> ConversionSummary:
     """Convert the scenes in `root/train` and `root/val`; see `Siu3rScene` for the layout.
 
     Raises:
-        ValueError: if neither folder has a scene.
+        ValueError: if neither folder has a scene, or both have the same.
     """
     root = Path(root)
     scenes_of = {split: folders_of(root / split) for split in SPLITS if (root / split).is_dir()}
     if not any(scenes_of.values()):
         raise ValueError(f'{root}: expected folders of scenes in `train` or `val`, found none')
+    twice = sorted(set(scenes_of.get('train', [])) & set(scenes_of.get('val', [])))
+    if twice:
+        raise ValueError(f'{root}: expected every scene once, found {twice[0]} in both `train` and `val`')
     folder_of = {scene_id: root / split / scene_id for split, scenes in scenes_of.items() for scene_id in scenes}
     open_scene = partial(_open, folder_of=folder_of)
-    return convert_posed_scenes(out, scenes_of, open_scene, num_workers=num_workers, show_progress=show_progress)
+    return convert_posed_scenes(
+        out, scenes_of, open_scene, num_workers=num_workers, share=share, show_progress=show_progress
+    )
 
 
 def _open(scene_id: str, *, folder_of: dict[str, Path]) -> Siu3rScene:
