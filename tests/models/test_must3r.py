@@ -107,17 +107,17 @@ def test_training_keyframes_are_drawn_anew_and_reproducibly():
 
     def draw():
         torch.manual_seed(3)
-        return [network._choose_keyframes(5) for _ in range(200)]
+        return [network.choose_keyframes(5) for _ in range(200)]
 
     drawn = draw()
     assert drawn == draw()
     assert {len(views) for views in drawn} == {2, 3, 4, 5}
     assert all(views[0] == 0 and len(set(views)) == len(views) and max(views) < 5 for views in drawn)
     assert {view for views in drawn for view in views} == set(range(5))
-    assert network._choose_keyframes(1) == [0]
-    assert sorted(network._choose_keyframes(2)) == [0, 1]
+    assert network.choose_keyframes(1) == [0]
+    assert sorted(network.choose_keyframes(2)) == [0, 1]
     network.training_keyframes = 9
-    assert sorted(network._choose_keyframes(5)) == list(range(5))
+    assert sorted(network.choose_keyframes(5)) == list(range(5))
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -47,6 +47,72 @@ class ViewFeatures:
             raise ValueError(f'`points` must be ({batch}, {views}, {tokens}, 3), got {tuple(self.points.shape)}')
         if self.extents is not None:
             _check_extents(self.extents, (batch, views, 2), self.grid)
+
+    def split(self, size: int) -> Iterator[ViewFeatures]:
+        """Some views at a time, in order."""
+        for start in range(0, next(iter(self.sources.values())).shape[1], size):
+            chosen = slice(start, start + size)
+            yield ViewFeatures(
+                {name: value[:, chosen] for name, value in self.sources.items()},
+                self.grid,
+                None if self.extents is None else self.extents[:, chosen],
+                None if self.points is None else self.points[:, chosen],
+            )
+
+    @staticmethod
+    def join(parts: Sequence[tuple[Sequence[int], ViewFeatures]]) -> ViewFeatures:
+        """All views of the scenes from parts of them, on a canvas as large as the largest.
+
+        Args:
+            parts: which views of the scenes, 0 to V - 1, each in one part, and their features.
+
+        Raises:
+            ValueError: if the parts are not V views.
+        """
+        views = [view for chosen, _ in parts for view in chosen]
+        if sorted(views) != list(range(len(views))):
+            raise ValueError(f'the parts must have each of V views once, got the views {views}')
+        grid = max(part.grid[0] for _, part in parts), max(part.grid[1] for _, part in parts)
+        mixed = any(part.extents is not None or part.grid != grid for _, part in parts)
+
+        def joined(values: list[Tensor]) -> Tensor:
+            cells = [
+                (chosen, value.unflatten(2, part.grid)) for (chosen, part), value in zip(parts, values, strict=True)
+            ]
+            return on_canvas(cells, grid).flatten(2, 3)
+
+        def extents(part: ViewFeatures) -> Tensor:
+            value = next(iter(part.sources.values()))
+            return value.new_tensor(part.grid, dtype=torch.int64).expand(*value.shape[:2], 2)
+
+        ordered = torch.argsort(torch.tensor(views))
+        known = [part.extents if part.extents is not None else extents(part) for _, part in parts]
+        return ViewFeatures(
+            {name: joined([part.sources[name] for _, part in parts]) for name in parts[0][1].sources},
+            grid,
+            torch.cat(known, dim=1)[:, ordered] if mixed else None,
+            None if parts[0][1].points is None else joined([part.points for _, part in parts]),
+        )
+
+
+def on_canvas(parts: Sequence[tuple[Sequence[int], Tensor]], canvas: tuple[int, int]) -> Tensor:
+    """Maps of views of several sizes, each in the top left corner of one canvas (H, W), zero (or False) around them.
+
+    Args:
+        parts: which views of the scenes, and their maps (B, n, h, w, ...); V views in all.
+        canvas: at least as large as every map.
+
+    Returns:
+        (B, V, H, W, ...).
+    """
+    views = [view for chosen, _ in parts for view in chosen]
+    first = parts[0][1]
+    if len(parts) == 1 and views == list(range(len(views))) and first.shape[2:4] == canvas:
+        return first
+    result = first.new_zeros(len(first), len(views), *canvas, *first.shape[4:])
+    for chosen, values in parts:
+        result[:, list(chosen), : values.shape[2], : values.shape[3]] = values
+    return result
 
 
 def outside(extents: Tensor, canvas: tuple[int, int]) -> Tensor:

@@ -158,9 +158,33 @@ class OnlineBackbone(Backbone):
 
     The memory is a value: `update` returns a new one and leaves the old one as it was. `decode` does both steps for a
     whole scene.
+
+    Attributes:
+        max_keyframes: views in the memory at most, in eval mode.
+        update_batches: how many views enter together, call by call, in eval mode; the last number repeats.
     """
 
     has_memory = True
+    max_keyframes: int
+    update_batches: tuple[int, ...]
+
+    @abstractmethod
+    def choose_keyframes(self, views: int) -> list[int]:
+        """Which of so many views enter the memory where nobody else says it; the first one begins.
+
+        In eval mode they are evenly spread, in training mode drawn at random (from torch's global generator).
+        """
+
+    @abstractmethod
+    def fill(self, keyframes: Sequence[Tokens]) -> tuple[Any, tuple[Tokens, ...]]:
+        """The memory of a scene from all its keyframes, in the way of the mode: training or eval.
+
+        Args:
+            keyframes: stacks of views, each of its own size; the first view of the first stack is the reference.
+
+        Returns:
+            The memory, and F of the views as they were when they entered, stack by stack.
+        """
 
     @abstractmethod
     def update(self, memory: Any | None, encoded: Tokens | Sequence[Tokens]) -> tuple[Any, tuple[Tokens, ...]]:

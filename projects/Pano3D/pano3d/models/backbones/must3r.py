@@ -199,23 +199,34 @@ class MUSt3RBackbone(OnlineBackbone):
                 raise ValueError(f'{where} {batch_size} scenes, got tokens of {shape[0]}')
         return stacks
 
+    def fill(self, keyframes: Sequence[Tokens]) -> tuple[MUSt3RMemory, tuple[Tokens, ...]]:
+        """In training mode one causal call, in eval mode as `update_batches` says; see `OnlineBackbone.fill`."""
+        if self.training:
+            return self.update(None, keyframes, causal=True)
+        memory, passes = None, [[] for _ in keyframes]
+        places = [(stack, view) for stack, tokens in enumerate(keyframes) for view in range(tokens.patches.shape[1])]
+        for batch in self._split(places):
+            views = {stack: [v for s, v in batch if s == stack] for stack, _ in batch}
+            taken = [Tokens(keyframes[s].patches[:, chosen], keyframes[s].grid) for s, chosen in views.items()]
+            memory, decoded = self.update(memory, taken)
+            for stack, tokens in zip(views, decoded, strict=True):
+                passes[stack].append(tokens.patches)
+        return memory, tuple(
+            Tokens(torch.cat(states, dim=1), stack.grid) for states, stack in zip(passes, keyframes, strict=True)
+        )
+
     def decode(self, encoded: Tokens) -> Tokens:
         """F of all views, rendered; `layers`, in training mode only: F of the pass into the memory, and which views."""
-        views = self._choose_keyframes(encoded.patches.shape[1])
-        batches = [views] if self.training else self._split(views)
-        memory, passes = None, []
-        for batch in batches:
-            memory, (decoded,) = self.update(
-                memory, Tokens(encoded.patches[:, batch], encoded.grid), causal=self.training
-            )
-            passes.append(decoded.patches)
+        views = self.choose_keyframes(encoded.patches.shape[1])
+        memory, (entered,) = self.fill([Tokens(encoded.patches[:, views], encoded.grid)])
         rendered = self.render(memory, encoded)
         if not self.training:
             return rendered
-        indices = torch.tensor(views, device=encoded.patches.device)
-        return Tokens(rendered.patches, encoded.grid, (torch.cat(passes, dim=1), indices))
+        return Tokens(
+            rendered.patches, encoded.grid, (entered.patches, torch.tensor(views, device=memory.labels.device))
+        )
 
-    def _choose_keyframes(self, views: int) -> list[int]:
+    def choose_keyframes(self, views: int) -> list[int]:
         if not self.training:
             return evenly_spaced(views, self.max_keyframes)
         count = self.training_keyframes
@@ -224,7 +235,7 @@ class MUSt3RBackbone(OnlineBackbone):
         others = torch.randperm(views - 1)[: min(count or views, views) - 1]
         return [0, *(others + 1).tolist()]
 
-    def _split(self, views: list[int]) -> list[list[int]]:
+    def _split(self, views: list[tuple[int, int]]) -> list[list[tuple[int, int]]]:
         """Views by update call."""
         batches, sizes = [], list(self.update_batches)
         while views:

@@ -51,7 +51,8 @@ class MUSt3RCriterion(BaseModule):
 
         Args:
             prediction: `points` and `local_points` (B, V, H, W, 3) and `confidence` (B, V, H, W); the same with
-                `update_` before the name and `update_views` (k,), if the pass into the memory counts too.
+                `update_` before the name and `update_views`, (k,) or per scene (B, k), if the pass into the memory
+                counts too.
             target: the scenes, any frame, (B, V, ...).
 
         Returns:
@@ -61,9 +62,10 @@ class MUSt3RCriterion(BaseModule):
         Raises:
             ValueError: if the prediction lacks an entry.
         """
-        passes = {'': slice(None)}
+        passes: dict[str, tuple[Tensor, Tensor] | slice] = {'': slice(None)}
         if 'update_views' in prediction:
-            passes[UPDATE] = prediction['update_views']
+            scenes = torch.arange(len(target.valid), device=target.valid.device)[:, None]
+            passes[UPDATE] = scenes, prediction['update_views']
         needed = [prefix + name for prefix in passes for name in MAPS]
         missing = [name for name in needed if name not in prediction]
         if missing:
@@ -74,7 +76,7 @@ class MUSt3RCriterion(BaseModule):
         terms: dict[str, Tensor] = {}
         for prefix, views in passes.items():
             maps = {name: prediction[prefix + name] for name in MAPS}
-            truth = points[:, views], target.local_points[:, views], target.valid[:, views]
+            truth = points[views], target.local_points[views], target.valid[views]
             terms |= {prefix + name: value for name, value in self.compare(maps, *truth, metric=metric).items()}
         return terms
 
