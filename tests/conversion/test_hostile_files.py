@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 import json
+import pickle
 import tracemalloc
 import zipfile
 import zlib
@@ -22,11 +23,15 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pano3d.conversion import SensHeader, SensReader, SensWriter
-from pano3d.conversion.annotation import read_aggregation, read_label_table, read_segments
+from pano3d.conversion.annotation import read_aggregation, read_label_table
+from pano3d.conversion.annotation import read_segments as read_vertex_segments
 from pano3d.conversion.colmap import read_cameras, read_posed_images
 from pano3d.conversion.images import AnnotationArchive, read_color, read_grey
 from pano3d.conversion.iphone_depth import IPhoneDepthReader
 from pano3d.conversion.mesh import read_mesh
+from pano3d.conversion.mmdet3d_scannet import read_infos
+from pano3d.conversion.panst3r import read_categories, read_metadata, read_segments
+from pano3d.conversion.posed_files import read_intrinsics, read_jpeg, read_png, read_pose
 from pano3d.conversion.scannet_scan import read_axis_alignment
 from pano3d.conversion.scannetpp_labels import read_bad_frames, read_excluded_vertices
 from pano3d.conversion.scannetpp_scan import Video
@@ -105,6 +110,19 @@ def read_depth(path: Path) -> None:
             reader.read(index)
 
 
+def metadata() -> bytes:
+    """With deflate, which the real file does not have: a short file may claim much."""
+    buffer = io.BytesIO()
+    arrays = {'intrinsics': np.stack([np.eye(3)] * 2), 'trajectories': np.stack([np.eye(4)] * 2)}
+    np.savez_compressed(buffer, scenes=['a', 'b'], sceneids=[0, 1], images=['x', 'y'], cls_sep=256, **arrays)
+    return buffer.getvalue()
+
+
+def infos() -> bytes:
+    entry = {'lidar_points': {'lidar_path': 'scene0000_00.bin'}, 'axis_align_matrix': np.eye(4)}
+    return pickle.dumps({'metainfo': {}, 'data_list': [entry]})
+
+
 def record(**content: Any) -> Callable[[], bytes]:
     return lambda: json.dumps(content).encode()
 
@@ -117,7 +135,7 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[Path], Any]]] = {
     'mesh.ply': (ply, read_mesh),
     'depth.bin': (depth_frames, read_depth),
     'aggregation.json': (record(segGroups=GROUPS), read_aggregation),
-    'segs.json': (record(segIndices=[1, 2, 2, 7]), lambda path: read_segments(path, 4)),
+    'segs.json': (record(segIndices=[1, 2, 2, 7]), lambda path: read_vertex_segments(path, 4)),
     'transforms.json': (record(frames=FRAMES, test_frames=FRAMES), read_bad_frames),
     'labels.tsv': (lambda: b'id\traw_category\tnyu40id\n1\twall\t1\n2\tchair\t\n', read_label_table),
     'scan.txt': (lambda: b'axisAlignment = ' + b'1 0 0 2.5 ' * 4, read_axis_alignment),
@@ -126,6 +144,14 @@ READERS: dict[str, tuple[Callable[[], bytes], Callable[[Path], Any]]] = {
     'images.txt': (lambda: b'# c\n1 1 0 0 0 1 2 3 1 a.jpg\n\n2 1 0 0 0 1 2 3 1 b.jpg\n1 2 -1\n', read_posed_images),
     'color.jpg': (lambda: encoded('JPEG', 3), lambda path: read_color(path, SIZE)),
     'mask.png': (lambda: encoded('PNG', 1), lambda path: read_grey(path, SIZE)),
+    'photo.jpg': (lambda: encoded('JPEG', 3), read_jpeg),
+    'panoptic.png': (lambda: encoded('PNG', 3), lambda path: read_png(path, channels=3)),
+    'pose.txt': (lambda: b'1 0 0 0\n0 1 0 0\n0 0 1 0\n0 0 0 1\n', read_pose),
+    'intrinsic.txt': (lambda: b'5 0 2\n0 5 1\n0 0 1\n', read_intrinsics),
+    'all_metadata.npz': (metadata, read_metadata),
+    'categories.json': (lambda: b'[{"id": 0, "name": "wall", "isthing": 0}]', read_categories),
+    'segments.json': (lambda: b'[{"instance_id": 1, "orig_class_name": "a", "iscrowd": 0}]', read_segments),
+    'scannet_infos_val.pkl': (infos, read_infos),
 }
 EDITS = st.lists(
     st.one_of(

@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -17,10 +18,12 @@ from pano3d.conversion.mmdet3d_scannet import convert_mmdet3d_scannet, read_info
 from pano3d.conversion.panst3r import convert_panst3r
 from pano3d.conversion.scannet_25k import convert_scannet_25k
 from pano3d.conversion.scannet_splits import VALIDATION_SPACES, official_splits
+from pano3d.conversion.share import Share
 from pano3d.conversion.siu3r import convert_siu3r
 from pano3d.datasets import ScanNetMultiViewDataset, read_scene
 from pano3d.structures import LabelSpace
 
+TOOL = Path(__file__).parents[2] / 'tools/convert_dataset.py'
 SIZE = (24, 16)  # width, height
 INTRINSICS = np.array([[20.0, 0, 11.25], [0, 21.0, 7.75], [0, 0, 1]])
 
@@ -154,6 +157,48 @@ class TestSiu3r:
         assert record['report']['frames_without_pose'] == ['000000']
         assert record['report']['frames_damaged'] == ['000005']
         assert 'panoptic/5.png: class 21: expected 0 to 20' in record['report']['warnings'][0]
+
+    def test_each_scene_is_done_by_one_of_several_ranks(self, root, tmp_path):
+        """The second rank comes when the first one is through, and finds all done; a failure is not repeated."""
+        write(root / 'val/scene0011_00/color/3.jpg', b'damaged')
+        first, second = (convert_siu3r(root, tmp_path / 'out', share=Share(rank, 2)) for rank in (0, 1))
+        assert [(result.reused, result.error is None) for result in first.results] == [(False, True), (False, False)]
+        assert [(result.reused, result.error is None) for result in second.results] == [(True, True), (False, False)]
+
+    def test_killed_in_the_middle_of_a_scene(self, root, tmp_path):
+        """Only what was not finished is done again, and the folder becomes that of a run without interruption."""
+        for name in range(12, 150):
+            for kind, end in (('color', 'jpg'), ('depth', 'png'), ('extrinsic', 'txt'), ('panoptic', 'png')):
+                folder = root / 'val/scene0011_00' / kind
+                (folder / f'{name}.{end}').symlink_to(folder / f'3.{end}')
+        out, scene = tmp_path / 'out', 'scenes/scene0000_00/scene.json'
+        command = [sys.executable, str(TOOL), str(root), str(out), '--format', 'siu3r', '--num-workers', '1']
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        deadline = time.monotonic() + 60
+        while not list(out.glob('scenes/.scene0011_00.*.partial/color/000012.jpg')):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.001)
+        process.kill()
+        process.communicate()
+        assert process.returncode == -9
+        assert [path.name for path in out.glob('scenes/scene*')] == ['scene0000_00']
+        assert not list(out.glob('*.json'))
+        made = (out / scene).stat().st_mtime_ns
+        again = convert_siu3r(root, out)
+        assert [result.reused for result in again.results] == [True, False]
+        assert (out / scene).stat().st_mtime_ns == made
+        convert_siu3r(root, tmp_path / 'at once')
+        files = [
+            {path.relative_to(folder): path.read_bytes() for path in folder.rglob('*') if path.is_file()}
+            for folder in (out, tmp_path / 'at once')
+        ]
+        assert files[0] == files[1]
+
+    def test_a_scene_in_both_splits_is_refused(self, root, tmp_path):
+        (root / 'val/scene0000_00').mkdir()
+        with pytest.raises(ValueError, match='found scene0000_00 in both `train` and `val`'):
+            convert_siu3r(root, tmp_path / 'out')
+        assert not (tmp_path / 'out').exists()
 
     @pytest.mark.parametrize(
         ('name', 'content', 'message'),
@@ -472,8 +517,7 @@ class TestMmdet3d:
 
 
 def test_the_tool(tmp_path):
-    tool = Path(__file__).parents[2] / 'tools/convert_dataset.py'
-    command = [sys.executable, str(tool), str(tmp_path), str(tmp_path / 'out'), '--format', 'siu3r']
+    command = [sys.executable, str(TOOL), str(tmp_path), str(tmp_path / 'out'), '--format', 'siu3r']
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert 'expected folders of scenes' in done.stderr

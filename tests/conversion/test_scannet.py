@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -304,6 +305,33 @@ def test_workers_give_the_same_files(release: Any, tmp_path: Path) -> None:
     files = snapshot(tmp_path / '1')
     assert files == snapshot(tmp_path / '2')
     assert len(files) == 3 + 4 * (2 + 5 + 5) + 3 * 5
+
+
+def test_official_splits_of_a_release_without_lists(release: Any, out: Path) -> None:
+    for scene_id in ('scene0011_01', 'scene0000_00', 'scene0011_00'):
+        release.add(scene_id, 'train')
+    release.add('scene0707_00', 'test')
+    shutil.rmtree(release.root / 'Tasks')
+    (release.root / 'scans' / '.cache').mkdir()
+    assert not convert_scannet(release.root, out, frame_skip=1).failed
+    listed = {
+        split: [entry['scene_id'] for entry in json.loads((out / f'{split}.json').read_text())['data_list']]
+        for split in ('train', 'val', 'test')
+    }
+    assert listed == {'train': ['scene0000_00'], 'val': ['scene0011_00', 'scene0011_01'], 'test': ['scene0707_00']}
+
+
+@pytest.mark.parametrize(
+    ('scan', 'message'),
+    [(None, 'expected scans in `scans` or `scans_test`, found none'), ('kitchen', "'kitchen': expected")],
+)
+def test_without_lists_the_names_must_be_scannets(release: Any, out: Path, scan: str | None, message: str) -> None:
+    shutil.rmtree(release.root / 'Tasks')
+    if scan is not None:
+        (release.root / 'scans' / scan).mkdir(parents=True)
+    with pytest.raises(ValueError, match=message):
+        convert_scannet(release.root, out)
+    assert not out.exists()
 
 
 def test_own_split_lists(release: Any, out: Path, tmp_path: Path) -> None:

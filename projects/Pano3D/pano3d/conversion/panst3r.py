@@ -49,7 +49,7 @@ class Panst3rScene(PosedScene):
         self._cameras = cameras
         self._classes = classes
         self._class_of: dict[int, int] = {}
-        self._segments = _read_segments(folder / 'segments.json')
+        self._segments = read_segments(folder / 'segments.json')
 
     def frame_names(self) -> list[str]:
         return list(self._cameras.names)
@@ -125,8 +125,8 @@ def convert_panst3r(
         ValueError: if one of the two files is missing or damaged.
     """
     root = Path(root)
-    classes = _read_categories(root / 'categories.json')
-    cameras = _read_metadata(root / METADATA)
+    classes = read_categories(root / 'categories.json')
+    cameras = read_metadata(root / METADATA)
     label_space = {'name': 'scannetpp100', 'source_key': 'scannetpp_id', 'classes': classes}
     names = [str(entry['name']) for entry in classes]
     open_scene = partial(_open, root=root, cameras=cameras, classes=names)
@@ -145,7 +145,7 @@ def _open(scene_id: str, *, root: Path, cameras: dict[str, Panst3rCameras], clas
     return Panst3rScene(scene_id, root / scene_id, cameras[scene_id], classes)
 
 
-def _read_metadata(path: Path) -> dict[str, Panst3rCameras]:
+def read_metadata(path: Path) -> dict[str, Panst3rCameras]:
     try:
         data = read_arrays(path)
         scenes, owner, images = data['scenes'].tolist(), data['sceneids'], data['images']
@@ -168,7 +168,7 @@ def _read_metadata(path: Path) -> dict[str, Panst3rCameras]:
     return found
 
 
-def _read_categories(path: Path) -> list[dict[str, Any]]:
+def read_categories(path: Path) -> list[dict[str, Any]]:
     """The classes of a label-space file."""
     try:
         entries = json.loads(path.read_bytes())
@@ -180,7 +180,7 @@ def _read_categories(path: Path) -> list[dict[str, Any]]:
         raise ValueError(f'{path}: not a list of classes with id, name and isthing ({error!r})') from error
 
 
-def _read_segments(path: Path) -> dict[int, tuple[str, bool]]:
+def read_segments(path: Path) -> dict[int, tuple[str, bool]]:
     """The annotator's word and whether it is a crowd, by object; empty if there is no such file."""
     if not path.is_file():
         return {}
