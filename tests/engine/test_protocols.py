@@ -8,7 +8,7 @@ import pytest
 from mmengine.registry import DefaultScope
 
 from pano3d.engine import load_config, select_protocols
-from pano3d.engine.protocols import protocol_of
+from pano3d.evaluation.metric_key import MetricKey, protocol_of
 from pano3d.registry import METRICS
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
@@ -27,7 +27,7 @@ def prefixes(metrics: list[dict]) -> list[str]:
 
 def test_all_protocols_are_those_of_all_families(config):
     found = prefixes(select_protocols(config, ['all']))
-    assert len(found) == len(set(found)) == 21
+    assert len(found) == len(set(found)) == 33
     families = {path.stem for path in FAMILIES} - {'all', 'scannet20'}
     metrics = [m for family in families for m in load_config(CONFIGS / f'_base_/protocols/{family}.py')[family]]
     assert len(metrics) == len(found)
@@ -72,11 +72,38 @@ def test_an_unknown_protocol_is_an_error(config):
 @pytest.mark.parametrize(
     ('key', 'protocol'),
     [
-        ('scannet20/miou/pixels/IoU/other furniture', 'miou'),
+        ('scannet20/miou/pixels', 'miou'),
         ('scannet20/unite_mesh', 'unite_mesh'),
-        ('scannet20/unite_mesh/gt_depth/mIoU', 'unite_mesh'),
-        ('depth_mvd_pi3/own_geometry/AbsRel', 'depth_mvd_pi3'),
+        ('scannet20/pq_points/gt_depth', 'pq_points'),
+        ('depth_mvd_pi3/own_geometry', 'depth_mvd_pi3'),
     ],
 )
-def test_the_protocol_of_a_key(key, protocol):
+def test_the_protocol_of_a_prefix(key, protocol):
     assert protocol_of(key) == protocol
+
+
+def test_a_protocol_by_name_means_all_its_geometries(config):
+    found = prefixes(select_protocols(config, ['ap_points', 'miou']))
+    places = ('gt_points', 'gt_depth', 'own_geometry')
+    assert found == ['scannet20/miou/pixels', *(f'scannet20/ap_points/{place}' for place in places)]
+
+
+@pytest.mark.parametrize(
+    ('key', 'parts'),
+    [
+        ('scannet20/unite_mesh/gt_depth/mIoU', ('scannet20', 'unite_mesh', 'gt_depth', 'mIoU', None)),
+        ('scannet20/miou/pixels/IoU/shower curtain', ('scannet20', 'miou', 'pixels', 'IoU', 'shower curtain')),
+        ('pose_auc/own_geometry/AUC@5', (None, 'pose_auc', 'own_geometry', 'AUC@5', None)),
+    ],
+)
+def test_a_key_is_read_part_by_part(key, parts):
+    assert MetricKey.parse(key) == MetricKey(*parts)
+    assert str(MetricKey(*parts)) == key
+
+
+@pytest.mark.parametrize(
+    'key', ['mIoU', 'pixels/mIoU', 'a/b/c/pixels/mIoU', 'miou/pixels', 'miou/pixels/a/b/c', 'a//pixels/b', 'a/b/gt/PQ']
+)
+def test_a_key_that_does_not_follow_the_grammar_is_refused(key):
+    with pytest.raises(ValueError, match='expected .label space'):
+        MetricKey.parse(key)

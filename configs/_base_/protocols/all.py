@@ -1,5 +1,4 @@
-# Every protocol that scenes of views can serve. Protocols on labelled points (pq_points, ap_points, miou_points) need
-# samples of points and are not among them.
+# Every protocol. Those that a data set or a prediction cannot serve are reported as not applicable, with the reason.
 _base_ = [
     'panoptic.py',
     'semantic.py',
@@ -9,6 +8,7 @@ _base_ = [
     'poses.py',
     'voxels.py',
     'mesh.py',
+    'labelled_points.py',
     'unposed.py',
     'iggt.py',
 ]
@@ -22,6 +22,7 @@ val_evaluator = [
     *_base_.poses,
     *_base_.voxels,
     *_base_.mesh,
+    *_base_.labelled_points,
     *_base_.unposed,
     *_base_.iggt,
 ]

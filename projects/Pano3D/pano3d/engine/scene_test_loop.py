@@ -150,16 +150,24 @@ class SceneTestLoop(BaseLoop):
         if problem is not None:
             self._warn(name, problem[0], problem[1])
             return SceneResult(scene_id=name, failed={WHOLE_SCENE: problem[0]})
-        result = measure_scene(sample, self.metrics)
-        if self.counter:
-            counted = measure_scene(sample, [self.counter])
-            result = replace(result, states=result.states | counted.states)
+        result = self._measure(sample)
         for prefix, reason in result.failed.items():
             self._warn(name, f'{prefix}: {reason}' if prefix not in reason else reason)
         self._draw(sample, result)
         if self.states and not result.failed:
             write_state(self._file(index), result.as_state())
         return result
+
+    def _measure(self, sample: SceneSample) -> SceneResult:
+        """By all metrics and the counter of classes, of whose failures nobody need hear."""
+        if self.counter is None:
+            return measure_scene(sample, self.metrics)
+        result = measure_scene(sample, [*self.metrics, self.counter])
+        missing, failed = (
+            {prefix: reason for prefix, reason in reasons.items() if prefix != self.counter.prefix}
+            for reasons in (result.missing, result.failed)
+        )
+        return replace(result, missing=missing, failed=failed)
 
     def _predict(self, index: int, item: Any) -> SceneSample:
         batch = pseudo_collate([item])

@@ -11,7 +11,7 @@ from torch import Tensor
 from pano3d.functional.confusion import confusion_matrix
 from pano3d.structures import LabelSpace
 
-from .protocol_metric import ProtocolMetric, gt_panoptic
+from .protocol_metric import ProtocolMetric, gt_views
 from .semantic_iou_metric import predicted_category
 
 
@@ -29,7 +29,7 @@ class ConfusionCounter(ProtocolMetric):
     def scene_state(self, sample: Mapping[str, Any]) -> Tensor:
         """Pairs that occur, (P, 3) int64: true class, predicted class, pixels; C stands for void."""
         predicted = predicted_category(sample, self.label_space, 'semantic')
-        gt = gt_panoptic(sample, self.label_space).category.to(predicted.device)
+        gt = gt_views(sample, self.label_space).category.to(predicted.device)
         matrix = confusion_matrix(predicted=predicted, gt=gt, num_classes=self.label_space.num_classes).cpu()
         pairs = matrix.nonzero()
         return torch.cat([pairs, matrix[pairs[:, 0], pairs[:, 1], None]], dim=1)

@@ -13,7 +13,7 @@ from pano3d.registry import METRICS
 from pano3d.structures import LabelSpace, MaskProposals, PanopticMap
 
 from .predicted_segments import proposals_by_view
-from .protocol_metric import ProtocolMetric, gt_panoptic, load_label_space
+from .protocol_metric import ProtocolMetric, gt_views, load_label_space
 
 
 @METRICS.register_module()
@@ -47,7 +47,7 @@ class ImageInstanceMetric(ProtocolMetric):
         super().__init__(prefix=f'{self.label_space.name}/{name}/pixels', collect_device=collect_device)
 
     def scene_state(self, sample: Mapping[str, Any]) -> InstanceMatches:
-        gt = gt_panoptic(sample, self.label_space).to('cpu')
+        gt = gt_views(sample, self.label_space).to('cpu')
         views = list(proposals_by_view(sample))
         if len(views) != len(gt.category):
             raise ValueError(
@@ -72,8 +72,8 @@ class ImageInstanceMetric(ProtocolMetric):
             masks=proposals.masks,
             category=proposals.category,
             score=proposals.score,
-            gt_category=gt.category,
-            gt_instance=gt.instance,
+            gt_category=gt.category.long(),
+            gt_instance=gt.instance.long(),
             is_stuff=self.label_space.is_stuff,
             void_is_crowd=self.void_is_crowd,
         )

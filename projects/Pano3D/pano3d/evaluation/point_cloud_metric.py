@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pano3d.functional.alignment import refine_by_icp
 from pano3d.functional.geometry import transform_points
 from pano3d.functional.point_cloud_error import estimate_normals, point_cloud_errors
 from pano3d.registry import METRICS
 
-from .own_geometry import aligned_points
+from .own_geometry import closest_point_motion, paired_points
 from .protocol_metric import ProtocolMetric
+from .shared_sample import derived
 
 NAMES = (
     'accuracy',
@@ -63,18 +63,23 @@ class PointCloudMetric(ProtocolMetric):
 
     def scene_state(self, sample: Mapping[str, Any]) -> Tensor:
         """The scores of the scene in the order of `NAMES`, (7,)."""
-        points, reconstruction, gt = aligned_points(sample)
-        predicted, true = points[reconstruction.valid & gt.valid], gt.points[gt.valid].double()
+        predicted, true = paired_points(sample)
+        normals, true_normals = derived(sample, ('normals', self.normal_neighbours), lambda: self._normals(sample))
         if self.icp:
-            predicted = transform_points(refine_by_icp(predicted, true, max_distance=self.icp_distance), predicted)
+            motion = closest_point_motion(sample, max_distance=self.icp_distance)
+            predicted, normals = transform_points(motion, predicted), normals @ motion[:3, :3].T
         errors = point_cloud_errors(
             predicted=predicted,
             gt=true,
-            predicted_normals=estimate_normals(predicted, neighbours=self.normal_neighbours),
-            gt_normals=estimate_normals(true, neighbours=self.normal_neighbours),
+            predicted_normals=normals,
+            gt_normals=true_normals,
             ratio_distance=self.ratio_distance,
         )
         return torch.tensor([getattr(errors, name) for name in NAMES], dtype=torch.float64)
+
+    def _normals(self, sample: Mapping[str, Any]) -> tuple[Tensor, Tensor]:
+        predicted, true = (estimate_normals(c, neighbours=self.normal_neighbours) for c in paired_points(sample))
+        return predicted, true
 
     def summarize(self, states: list[Tensor]) -> dict[str, float]:
         return dict(zip(NAMES, torch.stack(states).mean(0).tolist(), strict=True))

@@ -19,23 +19,24 @@ from pano3d.functional.average_precision import (
 from pano3d.registry import METRICS
 from pano3d.structures import LabelSpace, MaskProposals, PanopticMap
 
-from .point_labels import gt_points
+from .point_metric import PointMetric
 from .predicted_segments import predicted_proposals
-from .protocol_metric import ProtocolMetric, load_label_space
 
 
 @METRICS.register_module()
-class PointInstanceMetric(ProtocolMetric):
+class PointInstanceMetric(PointMetric):
     """AP, AP50 and AP25, fractions, of scored masks on points, by the rules of the ScanNet benchmark.
 
-    Reads `gt_panoptic` (N,) and `pred_proposals` in their order; without those, the segments of `pred_panoptic` with
-    the scores of `pred_segments`, by decreasing score.
+    Reads `gt_panoptic` (N,) and `pred_proposals` in their order; without those, and for views with a mesh, the segments
+    of `pred_panoptic` with the scores of `pred_segments`, by decreasing score.
 
-    Keys: `<label space>/<ap_points | ap_points_class_agnostic>/gt_points/<AP | AP50 | AP25>`, and `.../AP/<class>` if
+    Keys: `<label space>/<ap_points | ap_points_class_agnostic>/<geometry>/<AP | AP50 | AP25>`, and `.../AP/<class>` if
     `per_class`. Choices other than the protocol's own are named: `<protocol>_<rules>`, `<protocol>_min<min_points>`.
 
     Args:
         label_space: name of a label space, path of its file, or the label space.
+        geometry: 'gt_points', labels are of points; 'gt_depth' or 'own_geometry', labels of views are carried to the
+            vertices of the mesh, see `PointMetric`.
         class_agnostic: make all thing classes one; stuff stays stuff, on both sides.
         rules: 'scannet'; or, class-agnostic only, 'maskclustering', where all points of stuff and void are together
             one more instance and excuse nothing.
@@ -48,6 +49,7 @@ class PointInstanceMetric(ProtocolMetric):
         self,
         *,
         label_space: str | LabelSpace,
+        geometry: str = 'gt_points',
         class_agnostic: bool = False,
         rules: str = 'scannet',
         min_points: int = 100,
@@ -60,7 +62,6 @@ class PointInstanceMetric(ProtocolMetric):
             raise ValueError("the rules 'maskclustering' know no classes: set `class_agnostic`")
         if class_agnostic and per_class:
             raise ValueError('`per_class` needs classes: unset `class_agnostic`')
-        self.label_space = load_label_space(label_space)
         self.class_agnostic = class_agnostic
         self.background_is_instance = rules == 'maskclustering'
         self.min_points = min_points
@@ -68,11 +69,11 @@ class PointInstanceMetric(ProtocolMetric):
         name = 'ap_points_class_agnostic' if class_agnostic else 'ap_points'
         name += f'_{rules}' if rules != 'scannet' else ''
         name += f'_min{min_points}' if min_points != 100 else ''
-        super().__init__(prefix=f'{self.label_space.name}/{name}/gt_points', collect_device=collect_device)
+        super().__init__(label_space=label_space, protocol=name, geometry=geometry, collect_device=collect_device)
 
-    def scene_state(self, sample: Mapping[str, Any]) -> InstanceMatches:
+    def point_state(self, sample: Mapping[str, Any]) -> InstanceMatches:
         proposals = predicted_proposals(sample)
-        gt = gt_points(sample, self.label_space, proposals.masks.shape[1:]).to('cpu')
+        gt = self.gt_points(sample, proposals.masks.shape[1:]).to('cpu')
         is_stuff = self.label_space.is_stuff
         if self.class_agnostic:
             return class_agnostic_matches(

@@ -11,22 +11,24 @@ from pano3d.functional.panoptic_quality import PanopticCounts, point_panoptic_co
 from pano3d.registry import METRICS
 from pano3d.structures import LabelSpace, PanopticMap
 
-from .point_labels import gt_points
-from .protocol_metric import ProtocolMetric, load_label_space, required
+from .point_metric import PointMetric
+from .protocol_metric import required
 from .scene_panoptic_metric import COUNTING_RULES, panoptic_scores
 
 
 @METRICS.register_module()
-class PointPanopticMetric(ProtocolMetric):
+class PointPanopticMetric(PointMetric):
     """PQ, SQ and RQ, fractions, of scenes of labelled points, counts pooled over scenes.
 
-    Reads `gt_panoptic` and `pred_panoptic` (N,) on the same points: those of a scan, or the vertices of a mesh.
+    Reads `gt_panoptic` and `pred_panoptic` (N,) on the same points, or of views with a mesh.
 
-    Keys: `<label space>/pq_points/gt_points/<PQ | SQ | RQ>[_things | _stuff]`, and `.../PQ/<class>` if `per_class`.
+    Keys: `<label space>/pq_points/<geometry>/<PQ | SQ | RQ>[_things | _stuff]`, and `.../PQ/<class>` if `per_class`.
     Choices other than the protocol's own are named: `pq_points_<rules>`, `pq_points_min<min_points>`.
 
     Args:
         label_space: name of a label space, path of its file, or the label space.
+        geometry: 'gt_points', labels are of points; 'gt_depth' or 'own_geometry', labels of views are carried to the
+            vertices of the mesh, see `PointMetric`.
         rules: 'mmdet3d', points on void are removed and absent classes score 0, or one of `ScenePanopticMetric`.
         min_points: with 'mmdet3d', unmatched segments with fewer points do not count.
         per_class: also report PQ of every class.
@@ -37,6 +39,7 @@ class PointPanopticMetric(ProtocolMetric):
         self,
         *,
         label_space: str | LabelSpace,
+        geometry: str = 'gt_points',
         rules: str = 'mmdet3d',
         min_points: int = 1,
         per_class: bool = False,
@@ -50,16 +53,15 @@ class PointPanopticMetric(ProtocolMetric):
             raise ValueError(f'`rules` must be one of {list(counting_rules)}, got {rules!r}')
         if min_points != 1 and rules != 'mmdet3d':
             raise ValueError(f"`min_points` belongs to the rules 'mmdet3d', got {min_points} with {rules!r}")
-        self.label_space = load_label_space(label_space)
         self.count = counting_rules[rules]
         self.per_class = per_class
         name = 'pq_points' if rules == 'mmdet3d' else f'pq_points_{rules}'
         name += f'_min{min_points}' if min_points != 1 else ''
-        super().__init__(prefix=f'{self.label_space.name}/{name}/gt_points', collect_device=collect_device)
+        super().__init__(label_space=label_space, protocol=name, geometry=geometry, collect_device=collect_device)
 
-    def scene_state(self, sample: Mapping[str, Any]) -> PanopticCounts:
+    def point_state(self, sample: Mapping[str, Any]) -> PanopticCounts:
         predicted = required(sample, 'pred_panoptic', PanopticMap)
-        gt = gt_points(sample, self.label_space, predicted.shape).to(predicted.category.device)
+        gt = self.gt_points(sample, predicted.shape).to(predicted.category.device)
         return self.count(
             predicted_category=predicted.category,
             predicted_instance=predicted.instance,

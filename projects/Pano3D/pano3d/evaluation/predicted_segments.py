@@ -12,6 +12,7 @@ from torch import Tensor
 from pano3d.structures import MaskProposals, PanopticMap
 
 from .protocol_metric import required
+from .shared_sample import derived
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,10 @@ def scored_segments(sample: Mapping[str, Any]) -> ScoredSegments:
         ValueError: if one of them is missing, an element belongs to no listed segment, a segment is listed twice, an
             instance is negative, or a score is not finite.
     """
+    return derived(sample, 'segments', lambda: _segments(sample))
+
+
+def _segments(sample: Mapping[str, Any]) -> ScoredSegments:
     panoptic = required(sample, 'pred_panoptic', PanopticMap).to('cpu')
     segments = required(sample, 'pred_segments', list)
     category = torch.tensor([segment['category'] for segment in segments], dtype=torch.int64)

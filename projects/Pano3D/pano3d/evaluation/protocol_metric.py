@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from mmengine.evaluator import BaseMetric
 
-from pano3d.structures import LabelSpace, PanopticMap
+from pano3d.structures import LabelSpace, PanopticMap, Reconstruction
 
 T = TypeVar('T')
 
@@ -82,12 +82,33 @@ def load_label_space(label_space: str | LabelSpace) -> LabelSpace:
 
 
 def gt_panoptic(sample: Mapping[str, Any], label_space: LabelSpace) -> PanopticMap:
-    """Ground truth (V, H, W) of one scene.
+    """Ground truth of one scene, of its views or points.
 
     Raises:
-        ValueError: if it is missing or in another label space.
+        MissingFieldError: if it is missing.
+        ValueError: if it is in another label space.
     """
+    check_label_space(sample, label_space)
+    return required(sample, 'gt_panoptic', PanopticMap)
+
+
+def gt_views(sample: Mapping[str, Any], label_space: LabelSpace) -> PanopticMap:
+    """Ground truth (V, H, W) of one scene; errors as `gt_panoptic`, and labels of points are no labels of views."""
+    gt = gt_panoptic(sample, label_space)
+    if len(gt.shape) != 3:
+        raise MissingFieldError(f'`gt_panoptic` must be labels of views (V, H, W), got {tuple(gt.shape)}')
+    return gt
+
+
+def check_label_space(sample: Mapping[str, Any], label_space: LabelSpace) -> None:
+    """Raise a ValueError if a sample says that it is labelled in another label space."""
     named = sample.get('label_space', label_space.name)
     if named != label_space.name:
         raise ValueError(f'the data sample is labelled in {named!r}, the metric expects {label_space.name!r}')
-    return required(sample, 'gt_panoptic', PanopticMap)
+
+
+def check_views(sample: Mapping[str, Any], name: str, found: Sequence[int]) -> None:
+    """Raise a ValueError unless what `name` says is of the pixels of `gt_reconstruction`."""
+    size = tuple(required(sample, 'gt_reconstruction', Reconstruction).valid.shape)
+    if tuple(found) != size:
+        raise ValueError(f'`{name}` must have the size of `gt_reconstruction` (V, H, W), {size}, got {tuple(found)}')

@@ -19,7 +19,7 @@ from pano3d.functional.panoptic_quality import (
 from pano3d.registry import METRICS
 from pano3d.structures import LabelSpace, PanopticMap
 
-from .protocol_metric import ProtocolMetric, gt_panoptic, load_label_space, required
+from .protocol_metric import ProtocolMetric, gt_views, load_label_space, required
 
 COUNTING_RULES: dict[str, Callable[..., PanopticCounts]] = {
     'coco': panoptic_counts,
@@ -73,7 +73,7 @@ class ScenePanopticMetric(ProtocolMetric):
 
     def scene_state(self, sample: Mapping[str, Any]) -> PanopticCounts:
         predicted = required(sample, 'pred_panoptic', PanopticMap)
-        gt = gt_panoptic(sample, self.label_space)
+        gt = gt_views(sample, self.label_space)
         if predicted.shape != gt.shape:
             raise ValueError(
                 f'`pred_panoptic` must have the size of `gt_panoptic` (V, H, W), {tuple(gt.shape)}, '

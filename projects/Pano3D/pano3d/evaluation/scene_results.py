@@ -11,6 +11,7 @@ from mmengine.evaluator import BaseMetric
 from mmengine.structures import BaseDataElement
 
 from .protocol_metric import MissingFieldError
+from .shared_sample import SharedSample
 
 WHOLE_SCENE = 'scene'
 RANKED_BY = ('pq_scene_mean/pixels/PQ', 'pq_view/pixels/PQ', 'miou/pixels/mIoU', 'depth_per_view/own_geometry/tau')
@@ -84,7 +85,7 @@ def defined(value: float) -> float | None:
 def measure_scene(sample: BaseDataElement, metrics: Sequence[BaseMetric]) -> SceneResult:
     """Apply all metrics to one scene; what one of them refuses is recorded and does not keep it from the others."""
     result = SceneResult(scene_id=str(sample.get('scene_id')), note=sample.get('note', ''))
-    record = sample.to_dict()
+    record = SharedSample(sample.to_dict())
     for metric in metrics:
         before = len(metric.results)
         try:

@@ -14,7 +14,8 @@ from pano3d.functional.confusion import SemanticCounts, class_accuracy, class_io
 from pano3d.registry import METRICS
 from pano3d.structures import VOID, LabelSpace, PanopticMap
 
-from .protocol_metric import ProtocolMetric, gt_panoptic, load_label_space, required
+from .protocol_metric import ProtocolMetric, gt_views, load_label_space, required
+from .shared_sample import derived
 
 READ_OUT_PROTOCOLS = {'semantic': 'miou', 'panoptic': 'miou_panoptic'}
 
@@ -58,7 +59,7 @@ class SemanticIoUMetric(ProtocolMetric):
 
     def scene_state(self, sample: Mapping[str, Any]) -> SemanticCounts:
         predicted = predicted_category(sample, self.label_space, self.read_out)
-        gt = gt_panoptic(sample, self.label_space).category.to(predicted.device)
+        gt = gt_views(sample, self.label_space).category.to(predicted.device)
         return semantic_counts(predicted=predicted, gt=gt, num_classes=self.label_space.num_classes).to('cpu')
 
     def summarize(self, states: list[SemanticCounts]) -> dict[str, float]:
@@ -73,33 +74,38 @@ class SemanticIoUMetric(ProtocolMetric):
 
 
 def predicted_category(sample: Mapping[str, Any], label_space: LabelSpace, read_out: str) -> Tensor:
-    """Class of every pixel: the most probable of `pred_semantic`, or the category of `pred_panoptic`, -1 = void.
+    """Class of every pixel (V, H, W): the most probable of `pred_semantic`, or that of `pred_panoptic`, -1 = void.
 
     Raises:
         ValueError: if the field is missing or does not fit the label space, or a probability is nan.
     """
     if read_out == 'panoptic':
         return required(sample, 'pred_panoptic', PanopticMap).category
-    return most_probable(class_probabilities(sample, label_space))
-
-
-def most_probable(probabilities: Tensor) -> Tensor:
-    """Class of the highest probability, dimension 1; -1 where all are zero: nothing was predicted there."""
-    highest = probabilities.max(1)
-    return torch.where(highest.values == 0, VOID, highest.indices)
+    return derived(sample, ('most probable', label_space), lambda: _most_probable(sample, label_space))
 
 
 def class_probabilities(sample: Mapping[str, Any], label_space: LabelSpace) -> Tensor:
-    """`pred_semantic` (V, C, H, W); errors as `predicted_category`."""
+    """`pred_semantic` (V, C, H, W) in the type that it has, half precision too; errors as `predicted_category`."""
+    predicted_category(sample, label_space, 'semantic')
+    return required(sample, 'pred_semantic', Tensor)
+
+
+def _most_probable(sample: Mapping[str, Any], label_space: LabelSpace) -> Tensor:
+    """View by view: all probabilities of a scene may be most of the memory."""
     probabilities = required(sample, 'pred_semantic', Tensor)
     if probabilities.ndim != 4 or probabilities.shape[1] != label_space.num_classes:
         raise ValueError(
             f'`pred_semantic` must have shape (V, {label_space.num_classes}, H, W), got {tuple(probabilities.shape)}'
         )
-    wrong = probabilities.amax(1).isnan()
-    if wrong.any():
-        raise ValueError(f'`pred_semantic` is nan at {int(wrong.sum())} of {wrong.numel()} pixels')
-    return probabilities
+    category = probabilities.new_empty((len(probabilities), *probabilities.shape[2:]), dtype=torch.int64)
+    wrong = 0
+    for view, scores in enumerate(probabilities):
+        highest = scores.max(0)
+        wrong += int(highest.values.isnan().sum())  # nan is the maximum of anything with nan
+        category[view] = torch.where(highest.values == 0, VOID, highest.indices)
+    if wrong:
+        raise ValueError(f'`pred_semantic` is nan at {wrong} of {category.numel()} pixels')
+    return category
 
 
 def semantic_scores(counts: SemanticCounts) -> dict[str, float]:

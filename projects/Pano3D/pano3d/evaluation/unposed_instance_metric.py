@@ -9,17 +9,16 @@ from typing import Any
 
 import torch
 
-from pano3d.functional.alignment import refine_by_icp
 from pano3d.functional.average_precision import InstanceMatches, average_precision
 from pano3d.functional.geometry import transform_points
 from pano3d.functional.lifting import pixel_neighbours
 from pano3d.registry import METRICS
 from pano3d.structures import LabelSpace
 
-from .own_geometry import aligned_points
+from .own_geometry import aligned_points, closest_point_motion
 from .point_instance_metric import class_agnostic_matches, instance_scores
 from .predicted_segments import ScoredSegments, scored_segments
-from .protocol_metric import ProtocolMetric, gt_panoptic, load_label_space
+from .protocol_metric import ProtocolMetric, check_views, gt_views, load_label_space
 
 
 @METRICS.register_module()
@@ -59,15 +58,11 @@ class UnposedInstanceMetric(ProtocolMetric):
     def scene_state(self, sample: Mapping[str, Any]) -> InstanceMatches:
         points, predicted, gt = aligned_points(sample)
         segments = scored_segments(sample)
-        labels = gt_panoptic(sample, self.label_space).to('cpu')
-        for name, shape in (('pred_panoptic', segments.index.shape), ('gt_panoptic', labels.shape)):
-            if shape != gt.valid.shape:
-                raise ValueError(
-                    f'`{name}` must have the size of `gt_reconstruction` (V, H, W), {tuple(gt.valid.shape)}, '
-                    f'got {tuple(shape)}'
-                )
+        labels = gt_views(sample, self.label_space).to('cpu')
+        check_views(sample, 'pred_panoptic', segments.index.shape)
+        check_views(sample, 'gt_panoptic', labels.shape)
         cloud = gt.points[gt.valid].double()
-        motion = refine_by_icp(points[predicted.valid], cloud, max_distance=self.icp_distance)
+        motion = closest_point_motion(sample, max_distance=self.icp_distance)
         moved = transform_points(motion, points.flatten(0, 2))
         pixel = pixel_neighbours(moved.view_as(points), predicted.valid, cloud, num_neighbours=1).pixel[:, 0]
         near = torch.linalg.vector_norm(moved[pixel] - cloud, dim=-1) <= self.label_distance

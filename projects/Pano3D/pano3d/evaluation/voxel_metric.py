@@ -16,7 +16,7 @@ from pano3d.registry import METRICS
 from pano3d.structures import LabelSpace
 
 from .own_geometry import aligned_points
-from .protocol_metric import ProtocolMetric, gt_panoptic, load_label_space
+from .protocol_metric import ProtocolMetric, check_views, gt_views, load_label_space
 from .semantic_iou_metric import predicted_category
 
 
@@ -83,13 +83,9 @@ class VoxelMetric(ProtocolMetric):
     def scene_state(self, sample: Mapping[str, Any]) -> SemanticCounts:
         points, predicted, gt = aligned_points(sample)
         category = predicted_category(sample, self.label_space, self.read_out).to('cpu')
-        gt_category = gt_panoptic(sample, self.label_space).category.to('cpu')
-        for name, labels in (('prediction', category), ('gt_panoptic', gt_category)):
-            if labels.shape != gt.valid.shape:
-                raise ValueError(
-                    f'the labels of `{name}` must have the size of `gt_reconstruction` (V, H, W), '
-                    f'{tuple(gt.valid.shape)}, got {tuple(labels.shape)}'
-                )
+        gt_category = gt_views(sample, self.label_space).category.to('cpu')
+        check_views(sample, f'pred_{self.read_out}', category.shape)
+        check_views(sample, 'gt_panoptic', gt_category.shape)
         paired = predicted.valid & gt.valid
         sure = paired & self._is_sure(predicted.confidence, paired) & (gt_category >= 0)
         return voxel_counts(
