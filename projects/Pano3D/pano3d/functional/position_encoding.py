@@ -1,4 +1,4 @@
-"""Fixed encodings of where a token lies in its image."""
+"""Fixed encodings of where a token lies in its image, or a point in space."""
 
 from __future__ import annotations
 
@@ -33,3 +33,13 @@ def sine_position_encoding(
     rows = encode(height)[:, None].expand(height, width, -1)
     columns = encode(width)[None].expand(height, width, -1)
     return torch.cat([rows, columns], dim=-1).flatten(0, 1)
+
+
+def fourier_encoding(points: Tensor, num_frequencies: int) -> Tensor:
+    """Sines and cosines of each coordinate of points (..., D) at doubling frequencies; (..., 2 D num_frequencies).
+
+    The longest wavelength is 8 units, the shortest 8 / 2 ** (num_frequencies - 1).
+    """
+    frequency = 2 * math.pi / 8 * 2 ** torch.arange(num_frequencies, dtype=points.dtype, device=points.device)
+    angle = (points[..., None] * frequency).flatten(-2)
+    return torch.cat([angle.sin(), angle.cos()], dim=-1)

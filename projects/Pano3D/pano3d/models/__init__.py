@@ -1,5 +1,6 @@
 """The network: backbones, the panoptic head, losses."""
 
+from .anchors import AnchoredPositions
 from .backbones import (
     DUSt3RBackbone,
     GeometryConditions,
@@ -21,11 +22,13 @@ from .online import reconstruct_online, remember_keyframes, render_in_chunks
 from .pano3d import Pano3D, SceneOutput
 from .panoptic_set_head import PanopticSetHead
 from .query_decoder import HeadOutput, Queries, QueryDecoder, QueryPrediction
+from .query_selection import TokenSelection
 from .readout import OverlapReadOut, WinnerTakesAllReadOut
 from .text_encoders import embed_names, load_text_encoder
 from .view_features import ViewFeatures
 
 __all__ = [
+    'AnchoredPositions',
     'CoverageKeyframes',
     'DUSt3RBackbone',
     'DUSt3RCriterion',
@@ -54,6 +57,7 @@ __all__ = [
     'SceneOutput',
     'SetCriterion',
     'TextClassifier',
+    'TokenSelection',
     'VGGTBackbone',
     'VGGTCriterion',
     'ViewFeatures',

@@ -38,6 +38,11 @@ class PanopticSetHead(BaseModule):
         return self.classifier.num_classes
 
     @property
+    def needs_points(self) -> bool:
+        """Whether `ViewFeatures` must say where the tokens are in 3D."""
+        return self.decoder.needs_points
+
+    @property
     def class_names(self) -> tuple[str, ...] | None:
         """What the classifier calls its classes; None if it knows them by number only."""
         return self.classifier.vocabulary.names if isinstance(self.classifier, TextClassifier) else None

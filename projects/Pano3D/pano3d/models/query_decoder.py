@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from pano3d.functional.position_encoding import sine_position_encoding
 from pano3d.registry import MODELS
 
+from .anchors import TokenPoints
 from .loading import load_strictly, local_copy, pretrained_checkpoint, read_file, tensors_of
 from .mask2former_weights import fit_queries, query_decoder_weights
 from .view_features import ViewFeatures, outside
@@ -26,14 +27,17 @@ class Queries:
     Args:
         features: Q, (B, K, C).
         position: added where attention compares, (B, K, C).
+        anchors: (B, K, 3), where they are, in the frame and unit of `ViewFeatures.points`, never with gradient; None
+            unless the decoder works with anchors.
     """
 
     features: Tensor
     position: Tensor
+    anchors: Tensor | None = None
 
     def detach(self) -> Queries:
         """The same values without gradients."""
-        return Queries(self.features.detach(), self.position.detach())
+        return Queries(self.features.detach(), self.position.detach(), self.anchors)
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,8 @@ class QueryDecoder(BaseModule):
         num_layers: refinements (9 in Mask2Former).
         num_heads: attention heads.
         feedforward_dim: hidden width of the feed-forward part.
+        selection: config of what chooses tokens to start from, `TokenSelection`; None starts from the learned queries.
+        anchors: config of positions in 3D beside those in the view, `AnchoredPositions`; None does without.
         init_cfg: `dict(type='Pretrained', checkpoint=PATH_OR_ADDRESS)` starts from a released Mask2Former of mmdet or
             detectron2; those on COCO with R50 have the default sizes.
     """
@@ -135,10 +141,14 @@ class QueryDecoder(BaseModule):
         num_layers: int = 9,
         num_heads: int = 8,
         feedforward_dim: int = 2048,
+        selection: dict | None = None,
+        anchors: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.num_heads = num_heads
+        self.selection = None if selection is None else MODELS.build(selection)
+        self.anchors = None if anchors is None else MODELS.build(anchors)
         self.query_feature = nn.Embedding(num_queries, dim)
         self.query_position = nn.Embedding(num_queries, dim)
         self.layers = nn.ModuleList(QueryDecoderLayer(dim, num_heads, feedforward_dim) for _ in range(num_layers))
@@ -146,6 +156,11 @@ class QueryDecoder(BaseModule):
         self.mask_embedding = nn.Sequential(
             nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim), nn.ReLU(), nn.Linear(dim, dim)
         )
+
+    @property
+    def needs_points(self) -> bool:
+        """Whether `ViewFeatures` must say where the tokens are in 3D."""
+        return self.anchors is not None or (self.selection is not None and self.selection.needs_points)
 
     def init_weights(self) -> None:
         """The file that `init_cfg` names; else Xavier-uniform for every matrix of the layers, as Mask2Former starts."""
@@ -163,13 +178,16 @@ class QueryDecoder(BaseModule):
         """Load the decoder of a released Mask2Former from a path or http(s) address; the rest of it is left out.
 
         With more queries than the file has, the others keep their random start; with fewer, its first are taken.
+        `selection` and `anchors`, which no such file has, keep theirs, too.
 
         Raises:
             ValueError: if the file cannot be read safely, is no Mask2Former, or has other sizes or layers.
         """
         path = local_copy(checkpoint)
         state = query_decoder_weights(tensors_of(read_file(path), path), path)
-        load_strictly(self, fit_queries(state, self.state_dict(), path), path)
+        own = self.state_dict()
+        new = {name: value for name, value in own.items() if name.startswith(('selection.', 'anchors.'))}
+        load_strictly(self, fit_queries(state, own, path) | new, path)
         print_log(f'{path}: loaded {len(state)} weights into {type(self).__name__}', logger='current')
 
     def forward(
@@ -185,15 +203,24 @@ class QueryDecoder(BaseModule):
         Args:
             tokens: G, (B, V, h * w, C) on the grid of `views`.
             mask_features: M, (B, V, C, f h, f w).
-            views: says the grid and which part of it is each view's own.
+            views: says the grid, which part of it is each view's own, and the points if `needs_points`.
             classifier: maps normed queries (B, K, C) to class logits.
-            queries: where to begin; None: the learned ones.
+            queries: where to begin; None: the learned or selected ones.
+
+        Raises:
+            ValueError: if points are needed and missing.
         """
-        stages = list(self.stages(tokens, coarse_mask_features(mask_features, views.grid), views, queries))
+        coarse = coarse_mask_features(mask_features, views.grid)
+        stages = list(self.stages(tokens, coarse, views, classifier, queries))
         return HeadOutput(stages[-1], [self.predict(stage, mask_features, views, classifier) for stage in stages])
 
     def stages(
-        self, tokens: Tensor, coarse: Tensor, views: ViewFeatures, queries: Queries | None = None
+        self,
+        tokens: Tensor,
+        coarse: Tensor,
+        views: ViewFeatures,
+        classifier: nn.Module,
+        queries: Queries | None = None,
     ) -> Iterator[Queries]:
         """The queries before the first layer and after each; arguments as in `forward`.
 
@@ -203,13 +230,23 @@ class QueryDecoder(BaseModule):
         position = _token_positions(views, tokens)
         keys = (tokens + position).flatten(1, 2)
         values = tokens.flatten(1, 2)
-        padding = None if views.extents is None else outside(views.extents, views.grid).flatten(1)[:, None]
-        queries = queries or self._learned_queries(len(tokens))
+        padding = None if views.extents is None else outside(views.extents, views.grid).flatten(1)
+        scene = TokenPoints.of(views) if self.needs_points else None
+        if self.anchors is not None:
+            keys = keys + self.anchors.of_tokens(scene)
+        content = None
+        if queries is None and self.selection is not None:
+            queries = self._selected_queries(tokens, position, classifier, scene, padding)
+            content = queries.features.detach() + self.query_feature.weight
+        queries = self._with_anchors(queries or self._learned_queries(len(tokens)), scene)
+        masks = self._masks_on(coarse, queries.features)
         yield queries
+        features = queries.features if content is None else content
         for layer in self.layers:
-            masks = self.mask_embedding(self.norm(queries.features.detach())) @ coarse.flatten(1, 2).transpose(1, 2)
-            blocked = self._attention_mask(masks, padding)
-            queries = Queries(layer(queries.features, queries.position, values, keys, blocked), queries.position)
+            features = layer(features, self._place(queries, scene), values, keys, self._attention_mask(masks, padding))
+            masks = self._masks_on(coarse, features)
+            anchors = None if self.anchors is None else self.anchors.refine(queries.anchors, masks, scene)
+            queries = Queries(features, queries.position, anchors)
             yield queries
 
     def predict(
@@ -226,12 +263,50 @@ class QueryDecoder(BaseModule):
             self.query_feature.weight.expand(batch, -1, -1), self.query_position.weight.expand(batch, -1, -1)
         )
 
+    def _selected_queries(
+        self,
+        tokens: Tensor,
+        position: Tensor,
+        classifier: nn.Module,
+        scene: TokenPoints | None,
+        padding: Tensor | None,
+    ) -> Queries:
+        """The selected tokens as queries; their features still lack what is learned per rank."""
+
+        def classify(projected: Tensor) -> Tensor:
+            return classifier(self.norm(projected))
+
+        ranks = self.query_position.weight
+        features, chosen = self.selection(tokens.flatten(1, 2), classify, len(ranks), scene, padding)
+        place = position.expand_as(tokens).flatten(1, 2).gather(1, chosen[..., None].expand_as(features))
+        return Queries(features, place + ranks, None if scene is None else scene.points_of(chosen))
+
+    def _with_anchors(self, queries: Queries, scene: TokenPoints | None) -> Queries:
+        """The queries with anchors if the decoder works with such, without if not."""
+        if self.anchors is None:
+            return Queries(queries.features, queries.position)
+        if queries.anchors is not None:
+            return queries
+        return Queries(queries.features, queries.position, self.anchors.start(scene, queries.features.shape[1]))
+
+    def _place(self, queries: Queries, scene: TokenPoints | None) -> Tensor:
+        """What is added to the queries where attention compares."""
+        if self.anchors is None:
+            return queries.position
+        return queries.position + self.anchors.of_anchors(queries.anchors, scene)
+
+    @torch.no_grad()
+    def _masks_on(self, coarse: Tensor, features: Tensor) -> Tensor:
+        """Mask logits (B, K, L) at the tokens of all views."""
+        return self.mask_embedding(self.norm(features)) @ coarse.flatten(1, 2).transpose(1, 2)
+
     @torch.no_grad()
     def _attention_mask(self, logits: Tensor, padding: Tensor | None) -> Tensor:
         """Where not to look, (B * heads, K, L) bool, for masks on the grids (B, K, L).
 
-        `padding` (B, 1, L) is True outside the views.
+        `padding` (B, L) is True outside the views.
         """
+        padding = None if padding is None else padding[:, None]
         blocked = logits < 0
         if padding is not None:
             blocked |= padding
