@@ -10,6 +10,7 @@ from mmengine.model import BaseModel
 from torch import Tensor
 
 from pano3d.functional.gradient import scale_gradient
+from pano3d.functional.scene_points import at_patches
 from pano3d.registry import MODELS
 from pano3d.structures import LabelSpace, SceneSample, TextEmbeddings
 
@@ -128,9 +129,17 @@ class Pano3D(BaseModel):
             decoded = self.backbone.decode(encoded)  # F_i
             geometry = self.backbone.regress(encoded, decoded, tuple(inputs.shape[-2:]))
             shared = scale_gradient(decoded.patches, self.segmentation_gradient)
-            views = ViewFeatures({'encoder': encoded.patches, 'decoder': shared}, encoded.grid)
+            points = self._points_at_patches(geometry, encoded.grid) if self.head.needs_points else None
+            views = ViewFeatures({'encoder': encoded.patches, 'decoder': shared}, encoded.grid, points=points)
             segmentation = self.head(views).predictions  # C(Q), Q . M_i
         return SceneOutput(geometry, [stage.float() for stage in segmentation])
+
+    @torch.no_grad()
+    def _points_at_patches(self, geometry: GeometryPrediction, grid: tuple[int, int]) -> Tensor:
+        """The predicted point (B, V, h * w, 3) of each patch of `grid`, in the frame of the first camera."""
+        device = next(iter(self.parameters())).device
+        with torch.autocast(device.type, enabled=False):
+            return at_patches(self.backbone.reconstruct(geometry).points, grid)
 
     def _autocast(self, device: torch.device) -> AbstractContextManager:
         if self.precision == 'float32':
