@@ -1,70 +1,170 @@
 """Masks compared at sampled points instead of at every pixel (PointRend, arXiv 1912.08193; Mask2Former, section 3.3).
 
-A point of a scene is (x, y, view): x and y in [0, 1] of the image, whatever its resolution (0 is the left or top
-border, not a pixel centre), and the number of the view.
+Points are drawn from the labelled pixels alone: none is spent on void, on a view without labels or on the padding
+around a view that is smaller than its canvas, and all that are drawn count.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def uniform_points(count: int, num_points: int, views: int, *, device: torch.device | str | None = None) -> Tensor:
-    """`count` sets of points spread evenly over all views: (count, num_points, 3)."""
-    xy = torch.rand(count, num_points, 2, device=device)
-    view = torch.randint(views, (count, num_points, 1), device=device)
-    return torch.cat([xy, view.to(xy.dtype)], dim=-1)
-
-
-@torch.no_grad()
-def uncertain_points(masks: Tensor, num_points: int, *, oversample: float, importance: float) -> Tensor:
-    """Points where a mask is undecided, mixed with uniform ones.
-
-    Of `oversample * num_points` uniform candidates the `importance * num_points` with the smallest |logit| are kept,
-    over all views together; the rest of the result is uniform.
+@dataclass(frozen=True)
+class LabelledPixels:
+    """Where the points of B scenes may lie.
 
     Args:
-        masks: logits (N, V, h, w).
-        num_points: P, points per mask over all views.
-        oversample: candidates per point, >= 1.
-        importance: share of undecided points, 0..1.
+        places: (L,), the labelled pixels in the flattened maps (B, V, H, W), ascending.
+        counts: (B, V), how many of them each view has.
+        size: (V, H, W).
+    """
+
+    places: Tensor
+    counts: Tensor
+    size: tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Points:
+    """N sets of P points: a pixel and a place within it.
+
+    Args:
+        pixel: (N, P), place in the flattened maps (B, V, H, W).
+        offset: (N, P, 2), x and y in [0, 1] from the pixel's left and top border, in pixels.
+        size: (V, H, W).
+    """
+
+    pixel: Tensor
+    offset: Tensor
+    size: tuple[int, int, int]
+
+    def __getitem__(self, sets: Tensor) -> Points:
+        """Some of the sets, any number of times."""
+        return Points(self.pixel[sets], self.offset[sets], self.size)
+
+    def take(self, chosen: Tensor) -> Points:
+        """Of each set the points `chosen` (N, P')."""
+        offset = self.offset.gather(1, chosen[..., None].expand(-1, -1, 2))
+        return Points(self.pixel.gather(1, chosen), offset, self.size)
+
+    def and_also(self, others: Points) -> Points:
+        """Each set with further points."""
+        pixel, offset = torch.cat([self.pixel, others.pixel], 1), torch.cat([self.offset, others.offset], 1)
+        return Points(pixel, offset, self.size)
+
+
+def labelled_pixels(index: Tensor) -> LabelledPixels:
+    """The pixels of maps (B, V, H, W) that are not negative."""
+    known = index >= 0
+    _, views, height, width = index.shape
+    return LabelledPixels(known.flatten().nonzero()[:, 0], known.flatten(2).sum(-1), (views, height, width))
+
+
+def draw_points(pixels: LabelledPixels, scene: Tensor, num_points: int, *, per_view: bool) -> Points:
+    """Points spread evenly over the labelled pixels of a scene.
+
+    Args:
+        pixels: where points may lie; at least one pixel. A scene without any gets points of other scenes.
+        scene: (N,), to which scene each set belongs.
+        num_points: P, points per set.
+        per_view: the same number for every view that has labels (point p lies in the p-th of them, counted round),
+            instead of the same number for equal areas.
+    """
+    counts = pixels.counts
+    before = counts.flatten().cumsum(0).view_as(counts) - counts
+    if per_view:
+        turn = torch.arange(num_points, device=scene.device) % num_labelled_views(pixels)[scene, None]
+        view = (counts > 0).int().argsort(dim=1, descending=True, stable=True)[scene].gather(1, turn)
+        start, count = before[scene].gather(1, view), counts[scene].gather(1, view)
+    else:
+        start, count = before[scene, :1], counts[scene].sum(1, keepdim=True)
+    rank = start + torch.randint(1 << 62, (len(scene), num_points), device=scene.device) % count.clamp(min=1)
+    pixel = pixels.places[rank.clamp(max=len(pixels.places) - 1)]
+    return Points(pixel, torch.rand(*pixel.shape, 2, device=scene.device), pixels.size)
+
+
+def num_labelled_views(pixels: LabelledPixels) -> Tensor:
+    """Views with labels per scene, (B,), but at least 1."""
+    return (pixels.counts > 0).sum(1).clamp(min=1)
+
+
+def most_doubtful(confidence: Tensor, count: int, num_groups: Tensor) -> Tensor:
+    """The candidates of least confidence, equally many of each group.
+
+    Args:
+        confidence: (N, C), of candidates dealt out to their groups in turn: candidate c is in group c % num_groups.
+        count: how many are chosen, at most C.
+        num_groups: (N,).
 
     Returns:
-        (N, P, 3).
+        Indices (N, count), dealt out to the groups in the same way.
     """
-    count, views = masks.shape[:2]
-    candidates = uniform_points(count, round(oversample * num_points), views, device=masks.device)
-    doubt = -sample_logits(masks[:, None], candidates)[:, 0].abs()
-    num_undecided = round(importance * num_points)
-    chosen = doubt.topk(num_undecided, dim=1).indices
-    undecided = candidates.gather(1, chosen[..., None].expand(-1, -1, 3))
-    return torch.cat([undecided, uniform_points(count, num_points - num_undecided, views, device=masks.device)], dim=1)
+    candidates, num_groups = confidence.shape[1], num_groups[:, None]
+    order = confidence.argsort(dim=1)
+    order = order.gather(1, (order % num_groups).argsort(dim=1, stable=True))  # group by group
+    place = torch.arange(count, device=confidence.device)
+    group = place % num_groups
+    start = group * (candidates // num_groups) + group.minimum(candidates % num_groups)
+    return order.gather(1, start + place // num_groups)
 
 
-def sample_logits(maps: Tensor, points: Tensor) -> Tensor:
-    """Bilinear values of maps (N, C, V, h, w) at points (N, P, 3): (N, C, P); border pixels extend outwards."""
-    height, width = maps.shape[-2:]
-    # Four gathers: exact along the view axis, and three times faster on a CPU than `grid_sample` on a volume.
-    x = (points[..., 0] * width - 0.5).clamp(0, width - 1)
-    y = (points[..., 1] * height - 0.5).clamp(0, height - 1)
-    left, top = x.floor(), y.floor()
-    right, bottom = (left + 1).clamp(max=width - 1), (top + 1).clamp(max=height - 1)
-    flat = maps.flatten(2)
+def sample_all(masks: Tensor, points: Points, extents: Tensor | None = None) -> Tensor:
+    """Bilinear values of every mask of B scenes at the points of its scene.
 
-    def value(row: Tensor, column: Tensor) -> Tensor:
-        cell = ((points[..., 2] * height + row) * width + column).long()
-        return flat.gather(2, cell[:, None].expand(-1, flat.shape[1], -1))
+    The canvas (h, w) of the masks and that of the points are the same area in other units. Neither the outside of a
+    canvas nor what lies beside a view on it is mixed in: the border cells of a view extend outwards.
 
-    across, down = (x - left)[:, None].to(flat.dtype), (y - top)[:, None].to(flat.dtype)
-    upper = torch.lerp(value(top, left), value(top, right), across)
-    lower = torch.lerp(value(bottom, left), value(bottom, right), across)
-    return torch.lerp(upper, lower, down)
+    Args:
+        masks: (B, K, V, h, w).
+        points: B sets of P points.
+        extents: (B, V, 2), rows and columns of each view's own part of the masks; None where all is its own.
+
+    Returns:
+        (B, K, P), float32.
+    """
+    cells, weights = _cells(points, (masks.shape[-2], masks.shape[-1]), extents)
+    flat = masks.flatten(2)
+    values = flat.gather(2, cells.flatten(1)[:, None].expand(-1, flat.shape[1], -1)).unflatten(2, cells.shape[1:])
+    return (values.float() * weights[:, None]).sum(2)
 
 
-def sample_index(index: Tensor, points: Tensor) -> Tensor:
-    """The entry of integer maps (N, V, H, W) in which each point (N, P, 3) lies: (N, P)."""
-    height, width = index.shape[-2:]
-    x = (points[..., 0] * width).long().clamp(0, width - 1)
-    y = (points[..., 1] * height).long().clamp(0, height - 1)
-    return index.flatten(1).gather(1, (points[..., 2].long() * height + y) * width + x)
+def sample_own(masks: Tensor, scene: Tensor, query: Tensor, points: Points, extents: Tensor | None = None) -> Tensor:
+    """Bilinear values of N of the masks, `masks[scene, query]`, each at its own points: (N, P).
+
+    The masks are not copied. `points` are N sets, the rest as in `sample_all`.
+    """
+    grid = (masks.shape[-2], masks.shape[-1])
+    cells, weights = _cells(points, grid, None if extents is None else extents[scene])
+    start = (scene * masks.shape[1] + query) * masks[0, 0].numel()
+    values = masks.flatten().index_select(0, (cells + start[:, None, None]).flatten()).view(cells.shape)
+    return (values.float() * weights).sum(1)
+
+
+def sample_index(index: Tensor, points: Points) -> Tensor:
+    """The entry of integer maps (B, V, H, W) in which each point lies: (N, P)."""
+    return index.flatten()[points.pixel]
+
+
+def _cells(points: Points, grid: tuple[int, int], extents: Tensor | None) -> tuple[Tensor, Tensor]:
+    """The four cells of maps (V, h, w) around each point, (N, 4, P) in the flattened maps, and their weights."""
+    views, height, width = points.size
+    column, row = points.pixel % width, points.pixel // width % height
+    view = points.pixel // (height * width) % views
+    last = torch.tensor(grid, device=view.device).expand(*view.shape, 2) if extents is None else _own(extents, view)
+    x = ((column + points.offset[..., 0]) * (grid[1] / width) - 0.5).clamp(min=0).minimum(last[..., 1] - 1)
+    y = ((row + points.offset[..., 1]) * (grid[0] / height) - 0.5).clamp(min=0).minimum(last[..., 0] - 1)
+    left, top = x.long(), y.long()
+    right, bottom = (left + 1).minimum(last[..., 1] - 1), (top + 1).minimum(last[..., 0] - 1)
+    corner = view * (grid[0] * grid[1])
+    cells = [corner + line * grid[1] + place for line in (top, bottom) for place in (left, right)]
+    across, down = x - left, y - top
+    weights = [a * b for a in (1 - down, down) for b in (1 - across, across)]
+    return torch.stack(cells, 1), torch.stack(weights, 1)
+
+
+def _own(extents: Tensor, view: Tensor) -> Tensor:
+    """Rows and columns (N, P, 2) of the views (N, P) from extents (N, V, 2)."""
+    return extents.gather(1, view[..., None].expand(-1, -1, 2))

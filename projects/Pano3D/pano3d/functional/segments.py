@@ -1,26 +1,47 @@
-"""The segments of a panoptic map: what a set of masks is matched with."""
+"""The segments of panoptic maps: what a set of masks is matched with."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 
-def segments_of(category: Tensor, instance: Tensor) -> tuple[Tensor, Tensor]:
-    """Number the segments of a scene.
-
-    One segment per pair (category, instance) over all views; stuff has instance 0, so a stuff class is one segment.
+@dataclass(frozen=True)
+class Segments:
+    """The M segments of B scenes, numbered scene by scene.
 
     Args:
-        category: (V, H, W), class index or -1 for void.
-        instance: (V, H, W), > 0 for things, 0 for stuff and void.
-
-    Returns:
-        Class index per segment (M,), and the segment of every pixel (V, H, W), -1 for void.
+        category: (M,), class index.
+        scene: (M,), which scene, ascending.
+        index: (B, V, H, W), the number of each pixel's segment, -1 for void.
     """
-    void = category < 0
-    base = instance.amax() + 1 if instance.numel() else 1
-    key = torch.where(void, torch.full_like(category, -1), category).long() * base + instance
-    keys, index = torch.where(void, torch.full_like(key, -1), key).unique(return_inverse=True)
+
+    category: Tensor
+    scene: Tensor
+    index: Tensor
+
+
+def segments_of(category: Tensor, instance: Tensor) -> Segments:
+    """Number the segments of scenes.
+
+    One segment per scene and pair (category, instance) over all its views; stuff has instance 0, so a stuff class is
+    one segment.
+
+    Args:
+        category: (B, V, H, W), class index or -1 for void.
+        instance: (B, V, H, W), > 0 for things, 0 for stuff and void.
+    """
+    num_categories = category.amax() + 1 if category.numel() else 1
+    num_instances = instance.amax() + 1 if instance.numel() else 1
+    scene = torch.arange(len(category), device=category.device).view(-1, 1, 1, 1)
+    key = (scene * num_categories + category) * num_instances + instance
+    key = torch.where(category < 0, -1, key)
+    # Neighbours mostly share their segment, so that few keys are left to be sorted.
+    runs, run_of_pixel = key.flatten().unique_consecutive(return_inverse=True)
+    keys, segment_of_run = runs.unique(return_inverse=True)
     num_void = int((keys < 0).sum())
-    return keys[num_void:] // base, index - num_void
+    index = (segment_of_run - num_void)[run_of_pixel].view_as(key)
+    pair = keys[num_void:] // num_instances
+    return Segments(pair % num_categories, pair // num_categories, index)
