@@ -8,6 +8,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=2, save_last=True),
+    joint_training=dict(type='JointTrainingHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),
 )
 log_processor = dict(type='LogProcessor', window_size=50, by_epoch=False, mean_pattern=r'.*(loss|raw|time|grad_norm).*')

@@ -2,6 +2,7 @@
 
 from .checkpoint import load_model_weights
 from .config import load_config
+from .joint_training import JointTrainingHook
 from .launch import check_inputs, configure_processes
 from .optimizer import PartOptimWrapperConstructor
 from .plain_checkpoint import PlainCheckpointHook
@@ -10,6 +11,7 @@ from .scene_test_loop import SceneTestLoop
 from .train_loop import ReproducibleTrainLoop
 
 __all__ = [
+    'JointTrainingHook',
     'PartOptimWrapperConstructor',
     'PlainCheckpointHook',
     'ReproducibleTrainLoop',

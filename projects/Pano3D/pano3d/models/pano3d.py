@@ -9,12 +9,12 @@ import torch
 from mmengine.model import BaseModel
 from torch import Tensor
 
-from pano3d.functional.gradient import scale_gradient
 from pano3d.functional.scene_points import at_patches
 from pano3d.registry import MODELS
 from pano3d.structures import LabelSpace, SceneSample, TextEmbeddings
 
 from .backbones import GeometryPrediction
+from .balance import FixedGradientFactor, GradientMeter
 from .parts import freeze_parts
 from .query_decoder import QueryPrediction
 from .view_features import ViewFeatures
@@ -45,7 +45,8 @@ class Pano3D(BaseModel):
         joint_loss: config of the loss over both tasks.
         readout: config of how the predicted set becomes labels.
         label_space: name of the classes the model knows; also says which of them are stuff.
-        segmentation_gradient: the factor gamma on what the segmentation loss sends into the geometry decoder.
+        segmentation_gradient: the factor gamma on what the segmentation loss sends into the geometry decoder; a number,
+            or the config of a rule such as `MeasuredGradientFactor`.
         frozen_encoder: keep the monocular encoder as it was pretrained: no gradient, always in eval mode.
         frozen_geometry: keep the whole reconstruction network as it was pretrained and train the head alone.
         precision: 'bfloat16' runs encoder, geometry decoder and head under autocast, in training and prediction, as
@@ -65,7 +66,7 @@ class Pano3D(BaseModel):
         joint_loss: dict,
         readout: dict,
         label_space: str,
-        segmentation_gradient: float = 0.1,
+        segmentation_gradient: float | dict = 0.1,
         frozen_encoder: bool = True,
         frozen_geometry: bool = False,
         precision: str = 'float32',
@@ -77,7 +78,11 @@ class Pano3D(BaseModel):
         self.head = MODELS.build(head)
         self.joint_loss = MODELS.build(joint_loss)
         self.readout = MODELS.build(readout)
-        self.segmentation_gradient = segmentation_gradient
+        if isinstance(segmentation_gradient, dict):
+            self.segmentation_gradient = MODELS.build(segmentation_gradient)
+        else:
+            self.segmentation_gradient = FixedGradientFactor(value=segmentation_gradient)
+        self.gradient_meter = GradientMeter()
         if frozen_geometry and not frozen_encoder:
             raise ValueError('`frozen_geometry` includes the encoder; set `frozen_encoder=True`, too')
         self.frozen_encoder = frozen_encoder
@@ -127,8 +132,11 @@ class Pano3D(BaseModel):
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_encoder):
                 encoded = self.backbone.encode(inputs)  # E_i
             decoded = self.backbone.decode(encoded)  # F_i
-            geometry = self.backbone.regress(encoded, decoded, tuple(inputs.shape[-2:]))
-            shared = scale_gradient(decoded.patches, self.segmentation_gradient)
+            with torch.set_grad_enabled(torch.is_grad_enabled() and self.joint_loss.geometry is not None):
+                own = self.gradient_meter.watch_tokens('geometry', decoded)
+                geometry = self.backbone.regress(encoded, own, tuple(inputs.shape[-2:]))
+            shared = self.segmentation_gradient(decoded.patches)  # gamma
+            shared = self.gradient_meter.watch('segmentation', shared)
             points = self._points_at_patches(geometry, encoded.grid) if self.head.needs_points else None
             views = ViewFeatures({'encoder': encoded.patches, 'decoder': shared}, encoded.grid, points=points)
             segmentation = self.head(views).predictions  # C(Q), Q . M_i
@@ -150,6 +158,27 @@ class Pano3D(BaseModel):
         """Weighted terms of both tasks; arguments as in `_forward`, samples with ground truth."""
         output = self._forward(inputs)
         return self.joint_loss(output.geometry, output.segmentation, data_samples)
+
+    def start_step(self, step: int) -> None:
+        """Training step `step` comes, from 0; `JointTrainingHook` says so."""
+        self.joint_loss.start(step)
+        self.segmentation_gradient.start(step)
+        self.gradient_meter.enabled = self.joint_loss.strategy.measuring or self.segmentation_gradient.measuring
+
+    def finish_step(self) -> dict[str, float]:
+        """After the backward pass: what it says about the balance of the tasks is taken in; all ranks together.
+
+        Returns:
+            What is worth a line in the log.
+        """
+        norms, gamma = self.gradient_meter.collect(), self.segmentation_gradient.current
+        self.segmentation_gradient.observe(norms)
+        arriving = {task: norm * (gamma if task == 'segmentation' else 1.0) for task, norm in norms.items()}
+        self.joint_loss.observe(arriving)
+        report = {'segmentation_gradient': self.segmentation_gradient.current}
+        if {'geometry', 'segmentation'} <= set(norms) and norms['segmentation']:
+            report['geometry_over_segmentation'] = norms['geometry'] / norms['segmentation']
+        return report
 
     def predict(self, inputs: Tensor, data_samples: list[SceneSample]) -> list[SceneSample]:
         """The samples with predicted labels and geometry, all at input resolution."""
