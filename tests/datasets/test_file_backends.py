@@ -40,7 +40,7 @@ def stored(make_dataset, tmp_path):
         count = len(scene.frames)
         table = OverlapTable(tuple(frame.id for frame in scene.frames), np.full((count, count), 0.5, np.float32))
         table.write(scene.overlap)
-    views = {'a': ['000040', '000000'], 'b': ['000160', '000020']}
+    views = {'a': [['000040', '000000']], 'b': [['000160', '000020']]}
     listed = {'format': 'pano3d-views', 'version': 1, 'views': views}
     (root / 'views.json').write_text(json.dumps(listed))
     moved = tmp_path / 'moved'
@@ -89,7 +89,7 @@ def test_samples_are_the_same_without_a_local_file(stored, choice):
         assert torch.equal(here['inputs'], there['inputs'])
         one, two = (sample['data_samples'] for sample in (here, there))
         assert torch.equal(one.gt_panoptic.category, two.gt_panoptic.category)
-        assert torch.equal(one.gt_reconstruction.points, two.gt_reconstruction.points)
+        assert torch.equal(one.gt_depth.depth, two.gt_depth.depth)
     kinds = {name.removeprefix(f'{stored[1]}/').split('/')[0] for name in RememberingBackend.read}
     extra = {'ListedViews': {'views.json'}}.get(choice['type'], set())
     assert kinds == {'train.json', 'scenes'} | extra

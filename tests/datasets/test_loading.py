@@ -1,5 +1,7 @@
 """Oracle: the room that was rendered into the files."""
 
+import json
+
 import cv2
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ def test_values(data_root, room):
         error = np.abs(results['color'][i].astype(float) - room.color_of(points))
         assert np.median(error) < 2
         assert np.median(np.abs(results['color'][i][..., ::-1].astype(float) - room.color_of(points))) > 20
-    assert [results[key][0].dtype for key in ('color', 'depth', 'instance')] == [np.uint8, np.float32, np.int32]
+    assert [results[key][0].dtype for key in ('color', 'depth', 'instance')] == [np.uint8, np.float32, np.uint16]
 
 
 def test_without_annotation_everything_is_zero(make_dataset):
@@ -55,6 +57,10 @@ def png(image):
     return cv2.imencode('.png', image)[1].tobytes()
 
 
+def tiff(image):
+    return cv2.imencode('.tiff', image)[1].tobytes()
+
+
 @pytest.mark.parametrize(
     ('file', 'content', 'message'),
     [
@@ -64,7 +70,8 @@ def png(image):
         ('depth/000020.png', png(np.zeros((32, 40), np.uint8)), 'expected 16-bit grey values, found uint8'),
         ('depth/000020.png', png(np.zeros((32, 40, 3), np.uint16)), 'expected 16-bit grey values'),
         ('instance/000020.png', png(np.zeros((32, 40), np.uint16)), r'expected \(width, height\) \(64, 48\), found'),
-        ('instance/000020.png', png(np.zeros((48, 64, 3), np.uint8)), 'expected grey values'),
+        ('instance/000020.png', png(np.zeros((48, 64, 3), np.uint8)), '8- or 16-bit grey values, found uint8 of shape'),
+        ('instance/000020.png', tiff(np.zeros((48, 64), np.float32)), '8- or 16-bit grey values, found float32'),
     ],
 )
 def test_damage_is_named(make_dataset, file, content, message):
@@ -123,6 +130,29 @@ def test_half_decoded_colour_gives_the_same_sample(data_root):
     np.testing.assert_array_equal(reduced['depth'], full['depth'])
     np.testing.assert_array_equal(reduced['instance'], full['instance'])
     assert np.abs(reduced['color'].astype(float) - full['color']).mean() < 1
+
+
+def test_only_jpeg_is_decoded_in_part(make_dataset):
+    """Other formats are decoded in full anyway, and OpenCV rounds their half sizes down."""
+    root = make_dataset({'a': 3})
+    folder = root / 'scenes' / 'a'
+    record = json.loads((folder / 'scene.json').read_text())
+    for frame in record['frames']:
+        image = cv2.imread(str(folder / frame['color']))[:, :63]
+        frame.update(color=frame['color'].replace('.jpg', '.png'), color_size=[63, 48], instance=None)
+        cv2.imwrite(str(folder / frame['color']), image)
+    (folder / 'scene.json').write_text(json.dumps(record))
+    chosen = LinspaceViews(num_views=3)({'scene': read_scene(str(folder)), 'backend_args': None})
+    reduced, full = LoadViews(min_size=(6, 8))(chosen), LoadViews()(chosen)
+    np.testing.assert_array_equal(reduced['color'], full['color'])
+    np.testing.assert_array_equal(reduced['color_intrinsics'], full['color_intrinsics'])
+
+
+def test_a_size_that_needs_more_pixels_than_were_decoded(data_root):
+    scene = read_scene(str(data_root / 'scenes' / 'scene0001_00'))
+    chosen = LinspaceViews(num_views=3)({'scene': scene, 'backend_args': None})
+    with pytest.raises(ValueError, match=r'needs more than the \(24, 32\) pixels .* `min_size`'):
+        ResizeCrop(size=(30, 32))(LoadViews(min_size=(20, 26))(chosen))
 
 
 @pytest.mark.parametrize('size', [(0, 5), (5,), (3, 4, 5)])

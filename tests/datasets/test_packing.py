@@ -1,12 +1,17 @@
 """Oracles: the faces of the room, and labels mapped by hand."""
 
+import io
+from dataclasses import fields
+
 import numpy as np
 import pytest
 import torch
+from mmengine.dataset import pseudo_collate
 
-from pano3d.datasets import ScanNetMultiViewDataset
+from pano3d.datasets import PackScene, ScanNetMultiViewDataset
 from pano3d.datasets.transforms.packing import panoptic_from_instances
-from pano3d.structures import LabelSpace
+from pano3d.models.data_preprocessor import SceneDataPreprocessor
+from pano3d.structures import LabelSpace, Reconstruction
 
 PIPELINE = [
     {'type': 'LinspaceViews', 'num_views': 4},
@@ -24,7 +29,8 @@ def packed(data_root):
     dataset = ScanNetMultiViewDataset(
         data_root=str(data_root), ann_file='train.json', label_space='scannet20', pipeline=PIPELINE
     )
-    return dataset[1]
+    item = dataset[1]
+    return {**item, 'data_samples': item['data_samples'].unpacked()}
 
 
 def test_labels_by_hand():
@@ -54,6 +60,55 @@ def test_tensors(packed):
     assert packed['inputs'].is_contiguous()
     assert sample.gt_panoptic.shape == sample.gt_reconstruction.valid.shape == (4, 28, 42)
     assert sample.gt_reconstruction.points.dtype == torch.float32
+
+
+def test_what_is_copied_is_small(data_root):
+    """Three bytes of colour, four of depth and two each of category and instance per pixel, and no copy of them."""
+    dataset = ScanNetMultiViewDataset(
+        data_root=str(data_root), ann_file='train.json', label_space='scannet20', pipeline=PIPELINE
+    )
+    stream = io.BytesIO()
+    torch.save(dataset[1], stream)
+    pixels = 4 * 28 * 42
+    assert 11 * pixels <= stream.tell() <= 11 * pixels + 10_000  # names and cameras
+
+
+def test_the_preprocessor_gives_the_labels_and_points_of_the_full_computation(data_root):
+    dataset = ScanNetMultiViewDataset(
+        data_root=str(data_root), ann_file='train.json', label_space='scannet20', pipeline=PIPELINE[:-1]
+    )
+    results = dataset[1]
+    batch = SceneDataPreprocessor()(pseudo_collate([PackScene()(results)]))
+    (sample,) = batch['data_samples']
+    expected = Reconstruction.from_depth(
+        *(torch.from_numpy(results[name]).float() for name in ('depth', 'intrinsics', 'camera_to_world'))
+    )
+    for field in fields(Reconstruction):
+        found, wanted = getattr(sample.gt_reconstruction, field.name), getattr(expected, field.name)
+        assert found.dtype == wanted.dtype
+        assert torch.equal(found, wanted), field.name
+    category_of = np.array([-1, 0, 13, 1, -1, -1])
+    instance_of = np.array([0, 0, 2, 0, 0, 0])
+    for name, table in (('category', category_of), ('instance', instance_of)):
+        labels = getattr(sample.gt_panoptic, name)
+        assert labels.dtype == torch.int64
+        np.testing.assert_array_equal(labels.numpy(), table[results['instance']])
+    assert 'gt_depth' not in sample
+    np.testing.assert_array_equal(batch['inputs'][0].permute(0, 2, 3, 1).mul(255).round().numpy(), results['color'])
+
+
+@pytest.mark.parametrize(('last', 'dtype'), [(32767, torch.int16), (32768, torch.int32), (65535, torch.int32)])
+def test_large_ids(last, dtype):
+    instance = np.array([[0, last]], np.uint16)
+    panoptic = panoptic_from_instances(instance, [{'id': last, 'nyu40_id': 5}], LABELS)
+    assert panoptic.instance.tolist() == [[0, last]]
+    assert panoptic.instance.dtype == dtype
+
+
+def test_ids_that_no_image_can_have_cost_nothing():
+    records = [{'id': 3, 'nyu40_id': 5}, {'id': 10**15, 'nyu40_id': 5}]
+    panoptic = panoptic_from_instances(np.array([[0, 3]], np.uint8), records, LABELS)
+    assert panoptic.category.tolist() == [[-1, 1]]
 
 
 def test_meta_information(packed, data_root):

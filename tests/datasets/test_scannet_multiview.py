@@ -42,7 +42,8 @@ def assert_same(one, two):
     assert first.metainfo == second.metainfo
     assert torch.equal(first.gt_panoptic.category, second.gt_panoptic.category)
     assert torch.equal(first.gt_panoptic.instance, second.gt_panoptic.instance)
-    assert torch.equal(first.gt_reconstruction.points, second.gt_reconstruction.points)
+    for name in ('depth', 'intrinsics', 'camera_to_world'):
+        assert torch.equal(getattr(first.gt_depth, name), getattr(second.gt_depth, name))
 
 
 @pytest.mark.parametrize(('label_space', 'count'), [('scannet20', 20), ('scannet200', 200)])

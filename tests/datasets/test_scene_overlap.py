@@ -68,7 +68,7 @@ def test_samples_of_a_data_set_keep_the_guarantees(root):
     pipeline = [
         {'type': 'OverlapViews', 'num_views': 3, 'min_overlap': 0.3},
         {'type': 'ShuffleViews'},
-        {'type': 'SplitKeyframes', 'num_keyframes': 2, 'min_overlap': 0.3},
+        {'type': 'SplitKeyframes', 'num_keyframes': 1, 'min_overlap': 0.3},
         {'type': 'LoadViews'},
         {'type': 'ResizeCrop', 'size': (24, 32)},
         {'type': 'PackScene'},
@@ -83,11 +83,9 @@ def test_samples_of_a_data_set_keep_the_guarantees(root):
         table = shares.among(views)
         mutual = np.minimum(table, table.T) - np.eye(3)
         assert (mutual.max(1) >= 0.3).all(), 'each view overlaps another one'
-        assert sum(sample.keyframes) == 2
         assert sample.keyframes[0]
         for view in range(3):
-            seen = max(table[view, key] for key in range(3) if sample.keyframes[key])
-            assert sample.overlaps_keyframe[view] == (seen >= 0.3)
+            assert max(table[view, key] for key in range(3) if sample.keyframes[key]) >= 0.3
 
 
 def _frames(root, scene_id):

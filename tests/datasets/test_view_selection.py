@@ -2,12 +2,17 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from mmengine.config import Config
 
-from pano3d.datasets import AllViews, LinspaceViews, ListedViews, RandomStrideViews, ShuffleViews
+from pano3d.datasets import AllViews, LinspaceViews, ListedViews, RandomStrideViews, ShuffleViews, StrideViews
+from pano3d.registry import TRANSFORMS
+
+SELECTIONS = Path(__file__).parents[2] / 'configs' / '_base_' / 'datasets' / 'evaluation_views.py'
 
 
 def scene(length):
@@ -86,6 +91,61 @@ def test_refuses_nonsense(arguments):
         RandomStrideViews(**arguments)
 
 
+@pytest.mark.parametrize('before', ['color', 'keyframes'])
+def test_shuffling_late_would_mix_up_the_views(before):
+    with pytest.raises(ValueError, match='before LoadViews and SplitKeyframes'):
+        ShuffleViews()({'views': [1, 2], 'rng': np.random.default_rng(0), before: []})
+
+
+class TestStrideViews:
+    def chosen(self, stride, numbers, frame_skip=1):
+        frames = tuple(SimpleNamespace(id=f'{number:06d}') for number in numbers)
+        scene = SimpleNamespace(scene_id='a', frames=frames, frame_skip=frame_skip)
+        return [int(view.id) for view in StrideViews(stride=stride)({'scene': scene})['views']]
+
+    def test_multiples_of_the_stride(self):
+        assert self.chosen(20, range(70)) == [0, 20, 40, 60]
+        assert self.chosen(20, range(0, 90, 10), frame_skip=10) == [0, 20, 40, 60, 80]
+        assert self.chosen(20, range(0, 90, 20), frame_skip=20) == [0, 20, 40, 60, 80]
+        assert self.chosen(1, range(3)) == [0, 1, 2]
+
+    def test_frames_without_a_pose_do_not_move_the_others(self):
+        assert self.chosen(20, [3, 7, 40, 41, 60, 79]) == [40, 60]
+
+    @pytest.mark.parametrize(
+        ('stride', 'numbers', 'frame_skip'), [(20, range(0, 90, 15), 15), (20, range(0, 90, 40), 40), (20, [1, 2], 1)]
+    )
+    def test_frames_that_were_not_converted(self, stride, numbers, frame_skip):
+        with pytest.raises(
+            ValueError, match=f'scene a was converted with `--frame-skip {frame_skip}`.*`--frame-skip 20`'
+        ):
+            self.chosen(stride, numbers, frame_skip)
+
+    def test_ids_that_are_no_numbers(self):
+        scene = SimpleNamespace(scene_id='a', frames=(SimpleNamespace(id='DSC00012'),), frame_skip=1)
+        with pytest.raises(ValueError, match=r'scene a: frame ids must be numbers.*DSC00012.*use ListedViews'):
+            StrideViews(stride=20)({'scene': scene})
+
+    def test_refuses_nonsense(self):
+        with pytest.raises(ValueError, match='`stride` must be positive, got 0'):
+            StrideViews(stride=0)
+
+
+@pytest.mark.parametrize(
+    ('name', 'expected'),
+    [
+        ('linspace_20', [0, 10, 20, 31, 41, 52, 62, 73, 83, 94, 104, 115, 125, 136, 146, 157, 167, 178, 188, 199]),
+        ('every_frame', list(range(200))),
+        ('every_20th', list(range(0, 200, 20))),
+    ],
+)
+def test_the_named_selections(name, expected):
+    selection = Config.fromfile(SELECTIONS).evaluation_views[name]
+    frames = tuple(SimpleNamespace(id=f'{number:06d}') for number in range(200))
+    scene = SimpleNamespace(scene_id='a', frames=frames, frame_skip=1)
+    assert [int(view.id) for view in TRANSFORMS.build(selection)({'scene': scene})['views']] == expected
+
+
 class TestFixedLists:
     FRAMES = tuple(SimpleNamespace(id=f'{20 * index:06d}') for index in range(5))
 
@@ -93,7 +153,7 @@ class TestFixedLists:
         return {'scene': SimpleNamespace(scene_id=scene_id, frames=self.FRAMES), 'backend_args': None}
 
     def write(self, tmp_path, **changes):
-        record = {'format': 'pano3d-views', 'version': 1, 'views': {'scene0011_00': ['000060', '000000']}, **changes}
+        record = {'format': 'pano3d-views', 'version': 1, 'views': {'scene0011_00': [['000060', '000000']]}, **changes}
         path = tmp_path / 'views.json'
         path.write_text(json.dumps(record))
         return ListedViews(path=str(path))
@@ -108,7 +168,7 @@ class TestFixedLists:
         with pytest.raises(ValueError, match='no views of scene scene0012_00; it lists 1 scenes'):
             self.write(tmp_path)(self.results('scene0012_00'))
         with pytest.raises(ValueError, match=r"scene scene0011_00 has no frames \['000030'\] among its 5"):
-            self.write(tmp_path, views={'scene0011_00': ['000000', '000030']})(self.results())
+            self.write(tmp_path, views={'scene0011_00': [['000000', '000030']]})(self.results())
 
     @pytest.mark.parametrize(
         'changes',
@@ -117,8 +177,10 @@ class TestFixedLists:
             {'version': 2},
             {'views': []},
             {'views': {'scene0011_00': []}},
-            {'views': {'scene0011_00': ['000000', '000000']}},
-            {'views': {'scene0011_00': [0]}},
+            {'views': {'scene0011_00': [[]]}},
+            {'views': {'scene0011_00': ['000000']}},
+            {'views': {'scene0011_00': [['000000', '000000']]}},
+            {'views': {'scene0011_00': [['000000'], [0]]}},
             {'views': {'scene0011_00': '000000'}},
         ],
     )

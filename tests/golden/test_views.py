@@ -58,7 +58,7 @@ def load(root: Path, label_space: str, frames_of: dict[str, list[int]]) -> dict[
                 dataset = ScanNetMultiViewDataset(
                     data_root=str(root), ann_file=f'{split}.json', label_space=label_space, pipeline=steps
                 )
-                samples[scene.scene_id] = dataset[index]['data_samples'].unpacked()
+                samples[scene.scene_id] = dataset[index]['data_samples'].unpacked().unpacked()
     return samples
 
 

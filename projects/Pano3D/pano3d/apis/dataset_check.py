@@ -203,7 +203,7 @@ def _load(scene: SceneRecord, frames: Sequence[FrameRecord], label_space: LabelS
     for step in (LoadViews(), ResizeCrop(size=(HEIGHT, max(1, round(HEIGHT * width / height)))), PackScene()):
         results = step.transform(results)
     images: torch.Tensor = results['inputs']
-    return results['data_samples'], images.permute(0, 2, 3, 1).numpy()
+    return results['data_samples'].unpacked(), images.permute(0, 2, 3, 1).numpy()
 
 
 def _overlay(image: np.ndarray, category: np.ndarray, instance: np.ndarray) -> np.ndarray:

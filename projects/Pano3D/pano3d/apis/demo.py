@@ -104,7 +104,7 @@ def _evaluate_all(config: Config, trained: torch.nn.Module, work_dir: Path) -> d
     baseline = LayoutBaseline(
         label_space=config.label_space, image_size=tuple(image_size), data_preprocessor=config.model.data_preprocessor
     )
-    baseline.fit(training_scenes[index]['data_samples'] for index in range(len(training_scenes)))
+    baseline.fit(training_scenes[index]['data_samples'].unpacked() for index in range(len(training_scenes)))
     models = {'trained': trained, 'untrained': untrained, 'layout baseline': baseline}
     return {name: evaluate(config, model, work_dir) for name, model in models.items()}
 

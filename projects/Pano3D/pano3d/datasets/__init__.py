@@ -18,8 +18,10 @@ from .transforms import (
     ResizeCrop,
     ShuffleViews,
     SplitKeyframes,
+    StrideViews,
     Transform,
 )
+from .view_lists import match_frames, parse_view_lines, read_view_lists, write_view_lists
 
 __all__ = [
     'AllViews',
@@ -40,6 +42,11 @@ __all__ = [
     'SceneRecord',
     'ShuffleViews',
     'SplitKeyframes',
+    'StrideViews',
     'Transform',
+    'match_frames',
+    'parse_view_lines',
     'read_scene',
+    'read_view_lists',
+    'write_view_lists',
 ]

@@ -54,6 +54,9 @@ class MixedScenesDataset:
                 f'the data sets must be labelled in one label space, found {names}; give each the same '
                 '`model_label_space`'
             )
+        classes = [dataset.metainfo.get('classes') for dataset in self.datasets]
+        if any(names != classes[0] for names in classes):
+            raise ValueError(f'the data sets must have the same classes; those called {names[0]!r} differ')
         self.seed = seed
         sizes = [len(dataset) for dataset in self.datasets]
         self.shares = shares_of(sum(sizes), sizes if weights is None else weights, len(sizes))
@@ -104,7 +107,8 @@ def shares_of(total: int, weights: Sequence[float], count: int) -> list[int]:
     """
     if len(weights) != count or not all(np.isfinite(weight) and weight > 0 for weight in weights):
         raise ValueError(f'`weights` must be {count} positive numbers, one per data set, got {list(weights)}')
-    exact = total * np.array(weights, np.float64) / sum(weights)
+    parts = np.array(weights, np.float64) / max(weights)  # the sum of large numbers may be infinite
+    exact = total * parts / parts.sum()
     shares = np.floor(exact).astype(int)
     shares[np.argsort(shares - exact, kind='stable')[: total - shares.sum()]] += 1
     if not shares.all():

@@ -16,6 +16,7 @@ from pano3d.registry import DATASETS, TRANSFORMS
 from pano3d.structures import LabelSpace
 
 from .scene_record import check_format, read_json, read_scene
+from .transforms.view_selection import ListedViews
 
 FORMAT = 'pano3d-scenes'
 VERSION = 1
@@ -24,6 +25,8 @@ VERSION = 1
 @DATASETS.register_module()
 class ScanNetMultiViewDataset(BaseDataset):
     """Scenes that `tools/prepare_scannet.py` has written, one sample per scene: several views of it.
+
+    With `ListedViews` in the pipeline there is one sample per list of views instead.
 
     A sample is a pure function of (`seed`, index). An index beyond the length is another random draw of a scene:
     `index = draw * len(dataset) + scene`; see `InfiniteDrawSampler`. With a sampler that stays below the length
@@ -106,7 +109,7 @@ class ScanNetMultiViewDataset(BaseDataset):
             self.full_init()
 
     def load_data_list(self) -> list[dict]:
-        """Scenes of the split as dict(scene_id=str, num_frames=int)."""
+        """Samples of the split as dict(scene_id=str, num_frames=int), with `ListedViews` also view_list=int."""
         try:
             split = read_json(self.ann_file, backend_args=self.backend_args)
         except FileNotFoundError as error:
@@ -123,7 +126,27 @@ class ScanNetMultiViewDataset(BaseDataset):
             ) from error
         if not scenes:
             raise ValueError(f'{self.ann_file}: the split has no scene; was tools/prepare_scannet.py run to its end?')
-        return scenes
+        chooser = next((step for step in self.pipeline.transforms if isinstance(step, ListedViews)), None)
+        return scenes if chooser is None else self._listed(scenes, chooser)
+
+    def _listed(self, scenes: list[dict], chooser: ListedViews) -> list[dict]:
+        """A sample for each list of views, in the order of the split."""
+        views = chooser.read(self.backend_args)
+        absent = sorted(views.keys() - {scene['scene_id'] for scene in scenes})
+        if absent:
+            print_log(
+                f'{chooser.path}: {len(absent)} of {len(views)} listed scenes are not in {self.ann_file}, e.g. '
+                f'{absent[0]}; figures are of the others',
+                logger='current',
+                level=logging.WARNING,
+            )
+        if len(absent) == len(views):
+            raise ValueError(f'{chooser.path}: none of the {len(views)} listed scenes is in {self.ann_file}')
+        return [
+            {**scene, 'view_list': number}
+            for scene in scenes
+            for number in range(len(views.get(scene['scene_id'], ())))
+        ]
 
     def filter_data(self) -> list[dict]:
         """Leave out scenes with fewer than `min_frames` frames."""
@@ -168,6 +191,7 @@ class ScanNetMultiViewDataset(BaseDataset):
             'scene': scene,
             'label_space': self.label_space,
             'sample_idx': info['sample_idx'],
+            **({'view_list': info['view_list']} if 'view_list' in info else {}),
             'backend_args': self.backend_args,
         }
 

@@ -49,6 +49,7 @@ class SceneRecord:
         scene_id: its name.
         source: the release it was converted from, e.g. 'scannet_v2'.
         depth_scale: metres per unit of the depth images.
+        frame_skip: every n-th frame of the recording was converted, starting with frame 0; 1 where that is not known.
         frames: in the order of the recording.
         instances: annotated objects, each with `id` > 0 and the ids that a `LabelSpace` reads.
         mesh: path of the annotated mesh (.npz), or None.
@@ -60,6 +61,7 @@ class SceneRecord:
     scene_id: str
     source: str
     depth_scale: float
+    frame_skip: int
     frames: tuple[FrameRecord, ...]
     instances: tuple[Mapping[str, Any], ...]
     mesh: str | None
@@ -85,6 +87,7 @@ def read_scene(folder: str, *, backend_args: dict[str, Any] | None = None) -> Sc
             scene_id=_of_type(record, 'scene_id', str),
             source=_of_type(record, 'source', str),
             depth_scale=_positive(record, 'depth_scale'),
+            frame_skip=_frame_skip(record),
             frames=tuple(_read_frame(frame, folder) for frame in _of_type(record, 'frames', list)),
             instances=_read_instances(_of_type(record, 'instances', list)),
             mesh=None if record['mesh'] is None else _path(record, 'mesh', folder),
@@ -164,6 +167,13 @@ def _positive(record: Mapping[str, Any], key: str) -> float:
     if not (np.isfinite(value) and value > 0):
         raise ValueError(f'`{key}` must be a positive number, found {value}')
     return value
+
+
+def _frame_skip(record: Mapping[str, Any]) -> int:
+    skip = record.get('frame_skip', 1)
+    if not isinstance(skip, int) or skip < 1:
+        raise ValueError(f'`frame_skip` must be a positive whole number, found {skip!r}')
+    return skip
 
 
 def _size(record: Mapping[str, Any], key: str) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from mmengine.structures import BaseDataElement
 from torch import Tensor
 
+from .depth_views import DepthViews
 from .mask_proposals import MaskProposals
 from .panoptic_map import PanopticMap
 from .reconstruction import Reconstruction
@@ -16,12 +17,12 @@ class SceneSample(BaseDataElement):
     Meta information: `scene_id` (str), `frame_ids` (list of V str), `label_space` (name, str). Samples of a dataset
     have also `mesh_path` (str, or None) and `instance_categories` (dict from instance id to category index, -1 for
     void), and where they apply: `labelled_classes` (tuple of the category indices that the annotation distinguishes;
-    absent: all), `keyframes` and `overlaps_keyframe` (lists of V bool: which views an online network takes into its
-    memory, and which of all overlap one of these).
+    absent: all) and `keyframes` (list of V bool: which views an online network takes into its memory).
 
     Fields, each set only when known:
         gt_panoptic, pred_panoptic: `PanopticMap` (V, H, W).
         gt_reconstruction, pred_reconstruction: `Reconstruction` of V views.
+        gt_depth: `DepthViews`, in place of `gt_reconstruction` as long as the sample is packed.
         pred_semantic: class probabilities (V, C, H, W), the marginal over the queries.
         pred_segments: list of dict(instance=int, category=int, score=float), one per segment of `pred_panoptic`
             (stuff segments have instance 0).
@@ -32,11 +33,25 @@ class SceneSample(BaseDataElement):
     gt_panoptic: PanopticMap
     pred_panoptic: PanopticMap
     gt_reconstruction: Reconstruction
+    gt_depth: DepthViews
     pred_reconstruction: Reconstruction
     pred_semantic: Tensor
     pred_segments: list[dict[str, int | float]]
     pred_proposals: MaskProposals
     images: Tensor
+
+    def unpacked(self) -> SceneSample:
+        """With `gt_reconstruction` lifted from `gt_depth`, and `gt_panoptic` in int64; the rest is shared.
+
+        Samples leave a data set packed, since they are copied from process to process and to the device; the data
+        preprocessor unpacks them there. A sample that is not packed stays as it is.
+        """
+        sample = self.new()
+        if 'gt_depth' in self:
+            sample.gt_reconstruction = sample.pop('gt_depth').lift()
+        if 'gt_panoptic' in self:
+            sample.gt_panoptic = PanopticMap(self.gt_panoptic.category.long(), self.gt_panoptic.instance.long())
+        return sample
 
     # mmengine's versions reach plain tensors only, and would leave geometry and labels behind without a word.
     def cpu(self) -> SceneSample:

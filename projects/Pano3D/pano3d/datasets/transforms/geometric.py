@@ -31,6 +31,9 @@ class ResizeCrop(Transform):
     Args:
         size: target (height, width) in pixels.
         crop: 'center', or 'random': one random position for all views of a scene.
+
+    Raises:
+        ValueError: if `LoadViews` has left out pixels of colour that this size needs.
     """
 
     def __init__(self, *, size: tuple[int, int], crop: Literal['center', 'random'] = 'center') -> None:
@@ -49,6 +52,11 @@ class ResizeCrop(Transform):
             results.get('instance_intrinsics', results['color_intrinsics']),
             strict=True,
         ):
+            if color.shape[:2] != instance.shape and (np.array(color.shape[:2]) < self.size).any():
+                raise ValueError(
+                    f'`size` {self.size} needs more than the {color.shape[:2]} pixels that LoadViews has decoded; give '
+                    'it this size as `min_size`'
+                )
             cropped, to_target = resize_and_crop(color, self.size, position)
             camera = to_target @ color_camera
             colors.append(cropped)
@@ -75,12 +83,17 @@ class MirrorScene(Transform):
 
     Args:
         prob: probability of mirroring.
+
+    Raises:
+        ValueError: before ResizeCrop.
     """
 
     def __init__(self, *, prob: float = 0.5) -> None:
         self.prob = check_fraction('prob', prob)
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        if 'intrinsics' not in results:
+            raise ValueError('MirrorScene must come after ResizeCrop')
         if results['rng'].random() >= self.prob:
             return results
         flipped = {key: results[key][:, :, ::-1] for key in ('color', 'depth', 'instance')}

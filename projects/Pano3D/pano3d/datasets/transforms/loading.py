@@ -22,6 +22,7 @@ REDUCED_FLAGS = {
     4: cv2.IMREAD_REDUCED_COLOR_4,
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
+JPEG = ('.jpg', '.jpeg')
 
 
 @TRANSFORMS.register_module()
@@ -29,9 +30,9 @@ class LoadViews(Transform):
     """Read colour, depth and instance map of each view, in their own sizes.
 
     Args:
-        min_size: (height, width). A colour image of at least twice, four or eight times this size is decoded at a
-            half, a quarter or an eighth of its own, which takes JPEG a fraction of the time; its intrinsics follow.
-            Give the size that `ResizeCrop` makes. None reads all of its pixels.
+        min_size: (height, width). A colour JPEG of at least twice, four or eight times this size is decoded at a half,
+            a quarter or an eighth of its own, which takes a fraction of the time; its intrinsics follow. Give the size
+            that `ResizeCrop` makes. None reads all pixels.
 
     Raises:
         ValueError: if no views were chosen before.
@@ -49,7 +50,7 @@ class LoadViews(Transform):
             raise ValueError('LoadViews needs `views`: put RandomStrideViews or LinspaceViews before it')
         views, scene, backend_args = results['views'], results['scene'], results['backend_args']
         color, depth, instance = [], [], []
-        reductions = [_reduction(view.color_size, self.min_size) for view in views]
+        reductions = [_reduction(view, self.min_size) for view in views]
         for view, reduction in zip(views, reductions, strict=True):
             try:
                 color.append(_read_color(view, reduction, backend_args))
@@ -75,13 +76,12 @@ class LoadViews(Transform):
         }
 
 
-def _reduction(size: tuple[int, int], min_size: tuple[int, int] | None) -> int:
-    """The largest divisor of (width, height) at which an image covers (height, width)."""
-    if min_size is None:
+def _reduction(view: FrameRecord, min_size: tuple[int, int] | None) -> int:
+    """The largest divisor at which the colour image covers (height, width)."""
+    if min_size is None or not view.color.lower().endswith(JPEG):  # others are decoded in full and shrunk badly
         return 1
-    return max(
-        by for by in REDUCED_FLAGS if by == 1 or min(size[0] // by - min_size[1], size[1] // by - min_size[0]) >= 0
-    )
+    width, height = view.color_size
+    return max(by for by in REDUCED_FLAGS if by == 1 or min(width // by - min_size[1], height // by - min_size[0]) >= 0)
 
 
 def _reduced(intrinsics: NDArray[np.float64], by: int) -> NDArray[np.float64]:
@@ -105,14 +105,16 @@ def read_depth(view: FrameRecord, scale: float, backend_args: dict[str, Any] | N
     return image * np.float32(scale)
 
 
-def _read_instance(view: FrameRecord, backend_args: dict[str, Any] | None) -> NDArray[np.int32]:
+def _read_instance(view: FrameRecord, backend_args: dict[str, Any] | None) -> NDArray[np.unsignedinteger]:
     if view.instance is None:
         width, height = view.color_size
-        return np.zeros((height, width), dtype=np.int32)
+        return np.zeros((height, width), dtype=np.uint8)
     image = _decode(view.instance, cv2.IMREAD_UNCHANGED, view.color_size, backend_args)
-    if image.ndim != 2:
-        raise ValueError(f'{view.instance}: expected grey values, found an image of shape {image.shape}')
-    return image.astype(np.int32)
+    if image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f'{view.instance}: expected 8- or 16-bit grey values, found {image.dtype} of shape {image.shape}'
+        )
+    return image
 
 
 def _decode(path: str, flags: int, size: tuple[int, int], backend_args: dict[str, Any] | None) -> np.ndarray:

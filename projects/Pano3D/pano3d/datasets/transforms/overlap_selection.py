@@ -64,16 +64,17 @@ class OverlapViews(Transform):
 
 @TRANSFORMS.register_module()
 class SplitKeyframes(Transform):
-    """Which views an online network puts into its memory; the others are only rendered. After ShuffleViews.
+    """Which views an online network puts into its memory; the others are only rendered, and each overlaps one of these.
 
     The first view is a keyframe, since it is the reference. Then the view is added that lets most others overlap a
-    keyframe, a random one of the best, until there are as many as asked for. Sets `keyframes`, (V,) bool, and
-    `overlaps_keyframe`, (V,) bool: whether at least `min_overlap` of a view's pixels with depth are seen by one of the
-    keyframes. A rendered view where this is False shows what the memory does not know. Needs `overlap.npz`
-    (tools/measure_overlap.py).
+    keyframe, a random one of the best, until there are as many as asked for and at least `min_overlap` of the pixels
+    with depth of every other view are seen by one of them; a view that overlaps no other becomes a keyframe. Sets
+    `keyframes`, (V,) bool. Needs `overlap.npz` (tools/measure_overlap.py).
+
+    After ShuffleViews.
 
     Args:
-        num_keyframes: how many, or (least, most) for a random number; at most all views.
+        num_keyframes: how many at least, or (least, most) for a random such number; at most all views.
         min_overlap: share of a rendered view, in (0, 1].
 
     Raises:
@@ -96,23 +97,23 @@ class SplitKeyframes(Transform):
         table = OverlapTable.read(results['scene'], backend_args=results['backend_args'])
         sees = table.among(views) >= self.min_overlap
         count = min(int(rng.integers(self.num_keyframes[0], self.num_keyframes[1] + 1)), len(views))
-        keyframes = choose_keyframes(sees, count, rng)
-        return {**results, 'keyframes': keyframes, 'overlaps_keyframe': keyframes | sees[:, keyframes].any(1)}
+        return {**results, 'keyframes': choose_keyframes(sees, count, rng)}
 
 
 def choose_keyframes(sees: NDArray[np.bool_], count: int, rng: np.random.Generator) -> NDArray[np.bool_]:
-    """Keyframes (V,) among V views, the first one included, that leave few views without one that sees them.
+    """Keyframes (V,) among V views, the first one included: one of them sees each other view, see `SplitKeyframes`.
 
     Args:
         sees: (V, V), whether view j (column) sees enough of view i (row).
-        count: how many, 1 to V.
+        count: how many at least, 1 to V.
         rng: breaks ties.
     """
     keyframes = np.zeros(len(sees), bool)
     keyframes[0] = True
     served = sees | np.eye(len(sees), dtype=bool)
-    while keyframes.sum() < count:
-        open_views = ~keyframes & ~sees[:, keyframes].any(1)
-        gain = np.where(keyframes, -1, (served & open_views[:, None]).sum(0))
+    while True:
+        unseen = ~served[:, keyframes].any(1)
+        if keyframes.sum() >= count and not unseen.any():
+            return keyframes
+        gain = np.where(keyframes, -1, (served & unseen[:, None]).sum(0))
         keyframes[rng.choice(np.flatnonzero(gain == gain.max()))] = True
-    return keyframes

@@ -10,20 +10,22 @@ import torch
 from numpy.typing import NDArray
 
 from pano3d.registry import TRANSFORMS
-from pano3d.structures import VOID, LabelSpace, PanopticMap, Reconstruction, SceneSample
+from pano3d.structures import VOID, DepthViews, LabelSpace, PanopticMap, SceneSample
 
 from .base import Transform
+
+UNKNOWN = VOID - 1  # not listed at all; smaller than all categories
 
 
 @TRANSFORMS.register_module()
 class PackScene(Transform):
-    """Pack a sample as the model takes it.
+    """Pack a sample into few bytes; on the device `SceneSample.unpacked` makes of it what the model takes.
 
-    Returns dict(inputs=(V, 3, H, W) uint8 RGB, data_samples=`SceneSample` with `gt_panoptic` and `gt_reconstruction`
-    in the frame of the stored poses). Its meta information has also `mesh_path` (str, or None) and
-    `instance_categories` (dict from instance id to category index, -1 for void): what an evaluation on the mesh needs;
-    where the annotation has not all classes of the label space also `labelled_classes` (tuple of category indices);
-    after `SplitKeyframes` also `keyframes` and `overlaps_keyframe` (lists of V bool).
+    Returns dict(inputs=(V, 3, H, W) uint8 RGB, data_samples=`SceneSample` with `gt_panoptic`, in the narrowest of int16
+    and int32, and `gt_depth`, float32, in the frame of the stored poses). Its meta information has also `mesh_path`
+    (str, or None) and `instance_categories` (dict from instance id to category index, -1 for void): what an evaluation
+    on the mesh needs; where the annotation has not all classes of the label space also `labelled_classes` (tuple of
+    category indices); after `SplitKeyframes` also `keyframes` (list of V bool).
 
     Raises:
         ValueError: if an instance map has an id that the scene does not list, or there are several views of a scene
@@ -51,38 +53,41 @@ class PackScene(Transform):
                 'mesh_path': scene.mesh,
                 'instance_categories': {i['id']: label_space.category_of(i) for i in scene.instances},
                 **({} if len(labelled) == label_space.num_classes else {'labelled_classes': labelled}),
-                **{key: results[key].tolist() for key in ('keyframes', 'overlaps_keyframe') if key in results},
+                **({'keyframes': results['keyframes'].tolist()} if 'keyframes' in results else {}),
             }
         )
         sample.gt_panoptic = panoptic
-        sample.gt_reconstruction = Reconstruction.from_depth(
+        sample.gt_depth = DepthViews(
             *(_tensor(results[key], np.float32) for key in ('depth', 'intrinsics', 'camera_to_world'))
         )
         return {'inputs': _tensor(results['color'].transpose(0, 3, 1, 2), np.uint8), 'data_samples': sample}
 
 
 def panoptic_from_instances(
-    instance: NDArray[np.int32], instances: Sequence[Mapping[str, Any]], label_space: LabelSpace
+    instance: NDArray[np.integer], instances: Sequence[Mapping[str, Any]], label_space: LabelSpace
 ) -> PanopticMap:
-    """Labels of a map of instance ids (...), 0 = nothing, whose classes the records of the scene know.
+    """Labels of a map of instance ids (...) >= 0, 0 = nothing, whose classes the records of the scene know.
 
     Raises:
         ValueError: if the map has an id without a record.
     """
-    ids = np.array([0, *(record['id'] for record in instances)])
-    categories = np.array([VOID, *(label_space.category_of(record) for record in instances)])
+    last = int(instance.max(initial=0))
+    ids = np.array([0, *(record['id'] for record in instances if record['id'] <= last)])
+    categories = np.array([VOID, *(label_space.category_of(record) for record in instances if record['id'] <= last)])
     is_thing = ~np.append(label_space.is_stuff.numpy(), True)[categories]  # the last entry is void's
-    size = int(max(ids.max(), instance.max(initial=0))) + 1
-    known, to_category, to_instance = np.zeros(size, bool), np.full(size, VOID), np.zeros(size, np.int64)
-    known[ids] = True
-    to_category[ids] = categories
-    to_instance[ids] = ids * is_thing
-    if not known.take(instance).all():
-        strangers = np.unique(instance[~known[instance]]).tolist()
+    to_category = np.full(last + 1, UNKNOWN, _narrowest(label_space.num_classes))
+    to_instance = np.zeros(last + 1, _narrowest(last))
+    to_category[ids], to_instance[ids] = categories, ids * is_thing
+    index = torch.from_numpy(instance.astype(np.int32)).flatten()  # faster in torch, and with one dimension
+    category, thing = (torch.from_numpy(table).index_select(0, index) for table in (to_category, to_instance))
+    if len(index) and category.min() == UNKNOWN:
+        strangers = index[category == UNKNOWN].unique().tolist()
         raise ValueError(f'the instance map has ids {strangers} that scene.json does not list')
-    index = torch.from_numpy(np.ascontiguousarray(instance)).flatten()  # faster in torch, and with one dimension
-    tables = (torch.from_numpy(table) for table in (to_category, to_instance))
-    return PanopticMap(*(table.index_select(0, index).view(instance.shape) for table in tables))
+    return PanopticMap(category.view(instance.shape), thing.view(instance.shape))
+
+
+def _narrowest(largest: int) -> type[np.integer]:
+    return np.int16 if largest <= np.iinfo(np.int16).max else np.int32
 
 
 def _tensor(array: np.ndarray, dtype: type) -> torch.Tensor:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from pano3d.datasets.scene_record import check_format, read_json
+from pano3d.datasets.view_lists import match_frames, read_view_lists
 from pano3d.registry import TRANSFORMS
 
 from .base import Transform
@@ -76,11 +77,46 @@ class AllViews(Transform):
 
 
 @TRANSFORMS.register_module()
-class ListedViews(Transform):
-    """Evaluation views by name, from a JSON file, so that a figure can be computed again.
+class StrideViews(Transform):
+    """Evaluation views whose number in the recording is a multiple of `stride`, e.g. every 20th frame.
 
-    The file is `{"format": "pano3d-views", "version": 1, "views": {"scene0011_00": ["000000", "000020"]}}`: frame ids
-    of each scene in the order of the views. Scenes that are not used may be listed too.
+    Which ones these are does not depend on how many frames were converted, or left out for want of a pose.
+
+    Args:
+        stride: in frames of the recording.
+
+    Raises:
+        ValueError: if the frame ids of the scene are no numbers, or frames are wanted that its conversion skipped.
+    """
+
+    def __init__(self, *, stride: int) -> None:
+        if stride < 1:
+            raise ValueError(f'`stride` must be positive, got {stride}')
+        self.stride = stride
+
+    def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        scene = results['scene']
+        try:
+            numbers = [int(frame.id) for frame in scene.frames]
+        except ValueError as error:
+            raise ValueError(
+                f'scene {scene.scene_id}: frame ids must be numbers of the recording ({error}); use ListedViews'
+            ) from error
+        views = [frame for frame, number in zip(scene.frames, numbers, strict=True) if number % self.stride == 0]
+        if not views or self.stride % scene.frame_skip:
+            raise ValueError(
+                f'scene {scene.scene_id} was converted with `--frame-skip {scene.frame_skip}` and has {len(views)} of '
+                f'every {self.stride}. frame of the recording; `--frame-skip {self.stride}` stores them'
+            )
+        return {**results, 'views': views}
+
+
+@TRANSFORMS.register_module()
+class ListedViews(Transform):
+    """Evaluation views by name, from a file that tools/list_views.py writes, so that a figure can be computed again.
+
+    A data set with this transform has one sample for each list of views in the file. Scenes of the split that are not
+    listed have none. If a scene has several lists, their samples are called `<scene id>-<number of the list>`.
 
     Args:
         path: the file; may be remote.
@@ -92,42 +128,39 @@ class ListedViews(Transform):
 
     def __init__(self, *, path: str) -> None:
         self.path = path
-        self._views: dict[str, list[str]] | None = None
+        self._views: dict[str, list[list[str]]] | None = None
+
+    def read(self, backend_args: dict[str, Any] | None) -> dict[str, list[list[str]]]:
+        """Scene id -> its lists of frame ids."""
+        if self._views is None:
+            self._views = read_view_lists(self.path, backend_args=backend_args)
+        return self._views
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
-        scene = results['scene']
-        if self._views is None:
-            self._views = _read_views(self.path, results['backend_args'])
-        if scene.scene_id not in self._views:
-            raise ValueError(f'{self.path}: no views of scene {scene.scene_id}; it lists {len(self._views)} scenes')
-        listed, frames = self._views[scene.scene_id], {frame.id: frame for frame in scene.frames}
-        missing = [frame_id for frame_id in listed if frame_id not in frames]
-        if missing:
-            raise ValueError(
-                f'{self.path}: scene {scene.scene_id} has no frames {missing[:5]} among its {len(frames)}; '
-                'was it converted with another `--frame-skip`?'
-            )
-        return {**results, 'views': [frames[frame_id] for frame_id in listed]}
+        scene, listed = results['scene'], self.read(results['backend_args'])
+        if scene.scene_id not in listed:
+            raise ValueError(f'{self.path}: no views of scene {scene.scene_id}; it lists {len(listed)} scenes')
+        lists, number = listed[scene.scene_id], results.get('view_list', 0)
+        try:
+            chosen = match_frames(lists[number], scene)
+        except ValueError as error:
+            raise ValueError(f'{self.path}: {error}') from error
+        frames = {frame.id: frame for frame in scene.frames}
+        if len(lists) > 1:
+            results = {**results, 'scene': replace(scene, scene_id=f'{scene.scene_id}-{number}')}
+        return {**results, 'views': [frames[frame_id] for frame_id in chosen]}
 
 
 @TRANSFORMS.register_module()
 class ShuffleViews(Transform):
-    """Put the views in random order, so that any of them may be the first, the reference. Before LoadViews."""
+    """Put the views in random order, so that any of them may be the first, the reference.
+
+    Raises:
+        ValueError: after LoadViews or SplitKeyframes, whose results have an order already.
+    """
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
+        if 'color' in results or 'keyframes' in results:
+            raise ValueError('ShuffleViews must come before LoadViews and SplitKeyframes')
         views = results['views']
         return {**results, 'views': [views[i] for i in results['rng'].permutation(len(views))]}
-
-
-def _read_views(path: str, backend_args: dict[str, Any] | None) -> dict[str, list[str]]:
-    record = read_json(path, backend_args=backend_args)
-    try:
-        check_format(record, 'pano3d-views', 1)
-        views = record['views']
-        for scene_id, listed in views.items():
-            wanted = isinstance(listed, list) and listed and all(isinstance(frame_id, str) for frame_id in listed)
-            if not wanted or len(set(listed)) < len(listed):
-                raise ValueError(f'views of scene {scene_id}: expected different frame ids, at least one')
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f'{path}: not a list of views ({error!r})') from error
-    return dict(views)
