@@ -35,6 +35,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--depth-dropout', type=float, default=default.depth_dropout, help='share of depth pixels')
     parser.add_argument('--unposed', type=float, default=default.unposed, help='share of frames without a pose')
     parser.add_argument('--class-tint', type=float, default=default.class_tint, help='how far colour tells the class')
+    parser.add_argument('--crowded', action='store_true', help='rooms with 20 to 60 objects, many equal, side by side')
     parser.add_argument('--num-workers', type=int, default=2, metavar='N', help='processes')
     return parser.parse_args()
 
@@ -59,6 +60,7 @@ def main() -> None:
             val=args.val,
             seed=args.seed,
             options=options,
+            crowded=args.crowded,
             num_workers=args.num_workers,
         )
     except ValueError as error:

@@ -28,17 +28,17 @@ def scene_name(index: int) -> str:
     return f'scene{FIRST_SCENE + index:04d}_00'
 
 
-def write_room(root: Path, index: int, *, seed: int, options: RecordingOptions) -> None:
+def write_room(root: Path, index: int, *, seed: int, options: RecordingOptions, crowded: bool = False) -> None:
     """Write room `index` of a seed below `root`/scans, complete or not at all.
 
-    The same seed, index and options give the same bytes.
+    The same arguments give the same bytes.
     """
     cv2.setNumThreads(1)
     name = scene_name(index)
     final, unfinished = root / 'scans' / name, root / 'scans' / f'.{name}.unfinished'
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    room = build_room(seed, index, spacing=options.spacing)
+    room = build_room(seed, index, spacing=options.spacing, crowded=crowded)
     write_scene(unfinished, name, Recording(room, seed=seed, index=index, options=options))
     unfinished.rename(final)
 
@@ -50,6 +50,7 @@ def write_rooms(
     val: int,
     seed: int = 0,
     options: RecordingOptions = DEFAULT_OPTIONS,
+    crowded: bool = False,
     num_workers: int = 1,
     show_progress: bool = True,
 ) -> None:
@@ -64,11 +65,12 @@ def write_rooms(
         train, val: numbers of rooms.
         seed: of all choices, >= 0.
         options: how rooms are recorded.
+        crowded: rooms with 20 to 60 objects, many of them equal and side by side.
         num_workers: processes that work at the same time; 1 means this one.
         show_progress: draw a bar with rate and remaining time on stderr.
 
     Raises:
-        ValueError: if a number is out of range, or `root` holds scenes of another seed or of other options.
+        ValueError: if a number is out of range, or `root` holds scenes of another seed, kind or of other options.
     """
     root = Path(root)
     if min(train, val) < 0 or not 1 <= train + val <= MAX_SCENES:
@@ -77,12 +79,12 @@ def write_rooms(
         raise ValueError(f'`num_workers` must be at least 1, got {num_workers}')
     if seed < 0:
         raise ValueError(f'`seed` must not be negative, got {seed}')
-    _claim(root, {'seed': seed, **asdict(options)})
+    _claim(root, {'seed': seed, **asdict(options), **({'crowded': True} if crowded else {})})
     names = [scene_name(index) for index in range(train + val)]
     write_category_table(root / 'scannetv2-labels.combined.tsv')
     write_splits(root / 'Tasks' / 'Benchmark', {'train': names[val:], 'val': names[:val]})
     done = [(root / 'scans' / name).is_dir() for name in names]
-    work = partial(write_room, root, seed=seed, options=options)
+    work = partial(write_room, root, seed=seed, options=options, crowded=crowded)
     with tqdm(total=len(names), initial=sum(done), unit='room', disable=not show_progress) as bar:
         for _ in _run(work, [index for index, ready in enumerate(done) if not ready], num_workers):
             bar.update()

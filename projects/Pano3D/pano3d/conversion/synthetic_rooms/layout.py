@@ -87,6 +87,11 @@ class Arranger:
         free = self.plan.holds(grown) & ~overlap(grown, self._taken).any(1)
         return self._put(furniture, boxes[np.argmax(free)], 0.0, None) if free.any() else None
 
+    def at(self, furniture: Furniture, centre: np.ndarray, yaw: float) -> PlacedItem | None:
+        """On the floor at `centre` (2,), turned by `yaw`."""
+        box = footprint(centre[0], centre[1], yaw, furniture.size)
+        return None if self._first_free(box[None], 0.0) is None else self._put(furniture, box, 0.0, None)
+
     def beside(
         self, anchor: PlacedItem, furniture: Furniture, *, offset: tuple[float, float], turn: float, low: float = 0.0
     ) -> PlacedItem | None:

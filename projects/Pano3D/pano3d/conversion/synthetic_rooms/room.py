@@ -11,9 +11,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from .appearance import Decorator, Materials
+from .crowded_rooms import CROWDED_TYPES
 from .footprints import FloorPlan
 from .layout import PlacedItem
-from .room_types import RoomType, draw_floor_plan, draw_room_type, furnish
+from .room_types import ROOM_TYPES, RoomType, draw_floor_plan, draw_room_type, furnish
 from .shapes import place, tessellate
 
 SEGMENT_CELLS = 6
@@ -81,14 +82,15 @@ class Room:
         return np.linalg.inv(self.axis_alignment)
 
 
-def build_room(seed: int, index: int, *, spacing: float = 0.12) -> Room:
+def build_room(seed: int, index: int, *, spacing: float = 0.12, crowded: bool = False) -> Room:
     """Room `index` of a seed.
 
     Args:
         spacing: longest edge of the mesh's grid, metres.
+        crowded: with 20 to 60 objects, many of them equal and side by side.
     """
     rng = stream(seed, index, GEOMETRY_STREAM)
-    kind = draw_room_type(rng)
+    kind = draw_room_type(rng, CROWDED_TYPES if crowded else ROOM_TYPES)
     plan = draw_floor_plan(kind, rng)
     decorator = Decorator(rng)
     quads, materials, categories, objects = _shell(kind, plan, decorator, rng)

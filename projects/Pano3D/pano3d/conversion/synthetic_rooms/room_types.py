@@ -248,10 +248,10 @@ class RoomType:
     furnish: Callable[[Furnisher], None]
 
 
-_DRY_FLOORS = ('floor boards', 'floor boards', 'carpet')
+DRY_FLOORS = ('floor boards', 'floor boards', 'carpet')
 ROOM_TYPES = (
-    RoomType('Living room / Lounge', 0.2, (3.4, 5.8), _DRY_FLOORS, 0.0, _living_room),
-    RoomType('Bedroom / Hotel', 0.18, (3.0, 4.8), _DRY_FLOORS, 0.0, _bedroom),
+    RoomType('Living room / Lounge', 0.2, (3.4, 5.8), DRY_FLOORS, 0.0, _living_room),
+    RoomType('Bedroom / Hotel', 0.18, (3.0, 4.8), DRY_FLOORS, 0.0, _bedroom),
     RoomType('Kitchen', 0.2, (3.0, 4.8), ('floor boards', 'floor tiles', 'floor tiles'), 0.25, _kitchen),
     RoomType('Office', 0.14, (3.0, 5.6), ('floor boards', 'carpet', 'carpet', 'floor tiles'), 0.0, _office),
     RoomType('Bathroom', 0.22, (2.4, 3.6), ('floor tiles', 'floor tiles', 'floor boards'), 0.65, _bathroom),
@@ -259,10 +259,10 @@ ROOM_TYPES = (
 )
 
 
-def draw_room_type(rng: np.random.Generator) -> RoomType:
-    """A room type by its share."""
-    shares = np.array([kind.share for kind in ROOM_TYPES])
-    return ROOM_TYPES[rng.choice(len(ROOM_TYPES), p=shares / shares.sum())]
+def draw_room_type(rng: np.random.Generator, types: tuple[RoomType, ...] = ROOM_TYPES) -> RoomType:
+    """One of `types` by its share."""
+    shares = np.array([kind.share for kind in types])
+    return types[rng.choice(len(types), p=shares / shares.sum())]
 
 
 def draw_floor_plan(kind: RoomType, rng: np.random.Generator) -> FloorPlan:
