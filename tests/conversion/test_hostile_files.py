@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import pickle
+import resource
 import tracemalloc
 import zipfile
 import zlib
@@ -169,6 +170,11 @@ EDITS = st.lists(
 )
 
 
+def resident_bytes() -> int:
+    """The most memory that this process has ever used."""
+    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
 def edited(data: bytes, edits: list[tuple[str, float, bytes]]) -> bytes:
     for kind, where, new in edits:
         at = int(where * len(data))
@@ -208,6 +214,7 @@ def test_damaged_files_are_named(
     path = folder / name
     path.write_bytes(edited(good_files[name], edits))
     before = {item.name for item in folder.iterdir()}
+    most = resident_bytes()
     tracemalloc.start()
     try:
         READERS[name][1](path)
@@ -217,6 +224,7 @@ def test_damaged_files_are_named(
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
     assert peak < ALLOWED + 10 * path.stat().st_size
+    assert resident_bytes() - most < 10 * ALLOWED  # what libraries allocate behind Python's back
     assert {item.name for item in folder.iterdir()} == before
 
 
@@ -266,6 +274,18 @@ def test_a_zip_bomb_is_not_inflated(folder: Path) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < ALLOWED
+
+
+@pytest.mark.parametrize('kind', [b'IHDR', b'PLTE', b'tEXt', b'IDAT', b'acTL', b'fcTL', b'fdAT', b'none'])
+@pytest.mark.parametrize('length', [2**32 - 1, 2**31 - 1, 2**30, 100])
+def test_png_chunks_that_claim_more_than_there_is(folder: Path, kind: bytes, length: int) -> None:
+    image = encoded('PNG', 1)
+    at = image.index(b'IDAT') - 4
+    path, most = folder / 'chunk.png', resident_bytes()
+    path.write_bytes(image[:at] + length.to_bytes(4, 'big') + kind + bytes(80) + image[at:])
+    with pytest.raises(ValueError, match=r'chunk\.png'):
+        read_grey(path, SIZE)
+    assert resident_bytes() - most < 10 * ALLOWED
 
 
 def test_depth_that_inflates_without_end(folder: Path) -> None:

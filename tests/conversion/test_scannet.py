@@ -160,6 +160,20 @@ def seen_instances(release: Any, pose: np.ndarray) -> np.ndarray:
     return found
 
 
+@pytest.mark.parametrize(
+    ('folder', 'found'), [('./instance-filt', True), ('scene0000_00/instance-filt', False), ('.', False)]
+)
+def test_other_layouts_of_archives(release: Any, out: Path, folder: str, found: bool) -> None:
+    release.add('scene0000_00', num_frames=1)
+    with zipfile.ZipFile(release.file('scene0000_00', '_2d-instance-filt.zip'), 'w') as archive:
+        archive.mkdir(folder)
+        archive.writestr(f'{folder}/0.png', release.encode(release.instances(0), 'PNG'))
+    report = convert_scannet(release.root, out).describe()
+    assert (scene_of(out, 'scene0000_00')['frames'][0]['instance'] is not None) == found
+    told = '_2d-instance-filt.zip: expected images `instance-filt/<frame>.png`, found none' in report
+    assert told == (not found)
+
+
 def test_ids_without_object_are_reported(release: Any, out: Path) -> None:
     release.add('scene0000_00')
     image = np.full((24, 32), 77, np.uint16)

@@ -52,7 +52,7 @@ def read_label_table(path: str | Path) -> dict[str, LabelIds]:
         ValueError: if a column is missing or an id is not a number. The message names the file and the line.
     """
     needed = {'id', 'raw_category', 'nyu40id'}
-    with open(path, encoding='utf-8', errors='replace', newline='') as file:
+    with open(path, encoding='utf-8-sig', errors='replace', newline='') as file:
         rows = csv.DictReader(file, delimiter='\t')
         try:
             found = rows.fieldnames or []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import lzma
+import re
 import struct
 import zipfile
 import zlib
@@ -22,6 +23,8 @@ _PNG_HEADER = struct.Struct('>8sI4sIIBB')
 # OpenCV choose.
 _PNG_FILTER = [cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_UP] if hasattr(cv2, 'IMWRITE_PNG_FILTER') else []
 _PNG_OPTIONS = [cv2.IMWRITE_PNG_COMPRESSION, 1, *_PNG_FILTER]
+_PNG_CHUNK = struct.Struct('>I4s')  # before the data and a checksum of 4 bytes
+_ANIMATION = {b'acTL', b'fcTL', b'fdAT'}
 _PNG_SIGNATURE = b'\x89PNG\r\n\x1a\n'
 
 
@@ -74,7 +77,7 @@ def read_grey(path: Path, size: tuple[int, int]) -> np.ndarray:
     bits, color_type = _png_header(data, size, str(path))
     if (bits, color_type) != (8, 0):
         raise ValueError(f'{path}: expected greyscale of 8 bits (color type 0), found {bits} bits, type {color_type}')
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    image = _decoded_png(data)
     if image is None or image.shape != (size[1], size[0]):
         raise ValueError(f'{path}: the PNG image cannot be decoded. Download it again')
     return image
@@ -132,7 +135,8 @@ class AnnotationArchive:
             self._zip = zipfile.ZipFile(self.path)
         except ZIP_ERRORS as error:
             raise ValueError(f'{self.path}: not a zip file ({error}). Download it again') from error
-        self._names = set(self._zip.namelist())
+        self._names = self._zip.namelist()
+        self._members = {str(PurePosixPath(name)): name for name in self._names}  # without a leading `./`
 
     def __enter__(self) -> AnnotationArchive:
         return self
@@ -146,12 +150,17 @@ class AnnotationArchive:
         """Members that would leave the folder they are extracted to."""
         return sorted(
             name
-            for name in self._names
+            for name in set(self._names)
             if '\\' in name or PurePosixPath(name).is_absolute() or '..' in PurePosixPath(name).parts
         )
 
+    def is_of_other_layout(self) -> bool:
+        """Whether there are files but none is where the images belong."""
+        files = [name for name in self._members if not self._members[name].endswith('/')]
+        return bool(files) and not any(re.fullmatch(rf'{self._folder}/\d+\.png', name) for name in files)
+
     def has(self, frame: int) -> bool:
-        return self._name(frame) in self._names
+        return self._name(frame) in self._members
 
     def check_size(self, frame: int) -> None:
         """Make sure that the image of a frame is a PNG of the right size; reads its first bytes only.
@@ -177,7 +186,7 @@ class AnnotationArchive:
                 f'{self._where(frame)}: expected greyscale of 8 or 16 bits (color type 0), '
                 f'found {bits} bits and color type {color_type}'
             )
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED) if len(data) <= limit else None
+        image = _decoded_png(data) if len(data) <= limit else None
         if image is None or image.shape != (height, width):
             raise ValueError(f'{self._where(frame)}: the PNG image cannot be decoded. Download the archive again')
         return data, image
@@ -190,7 +199,7 @@ class AnnotationArchive:
 
     def _read(self, frame: int, length: int) -> bytes:
         try:
-            with self._zip.open(self._name(frame)) as member:
+            with self._zip.open(self._members[self._name(frame)]) as member:
                 return member.read(length)
         except (*ZIP_ERRORS, OSError, EOFError) as error:
             raise ValueError(f'{self._where(frame)}: cannot be read ({error}). Download the archive again') from error
@@ -207,6 +216,24 @@ def _png_header(data: bytes, size: tuple[int, int], where: str) -> tuple[int, in
     if (width, height) != size:
         raise ValueError(f'{where}: expected an image of size {_text(size)}, found {width}x{height}')
     return bits, color_type
+
+
+def _decoded_png(data: bytes) -> np.ndarray | None:
+    """The image of a PNG file whose header has been checked; None if it is damaged.
+
+    Chunks are looked through first: OpenCV allocates what the length of one claims, without looking how much is left,
+    and takes sizes from chunks of animations.
+    """
+    position, kinds = len(_PNG_SIGNATURE), []
+    while position < len(data):
+        length, kind = _PNG_CHUNK.unpack_from(data, position) if position + 8 <= len(data) else (len(data), b'')
+        position += _PNG_CHUNK.size + length + 4
+        kinds.append(kind)
+        if position > len(data) or kind == b'IEND':
+            break
+    if position > len(data) or kinds[-1] != b'IEND' or kinds.count(b'IHDR') != 1 or {*kinds} & _ANIMATION:
+        return None
+    return cv2.imdecode(np.frombuffer(data[:position], np.uint8), cv2.IMREAD_UNCHANGED)
 
 
 def _text(size: tuple[int, int]) -> str:

@@ -162,6 +162,8 @@ class _InstanceMaps:
         unsafe = archive.unsafe_names()
         if unsafe:
             self._report.warnings.append(f'{path}: ignored members outside the archive, e.g. {unsafe[0]!r}')
+        if archive.is_of_other_layout():
+            self._report.warnings.append(f'{path}: expected images `{kind}/<frame>.png`, found none; it is not used')
         return archive
 
     def read(self, frame: int) -> bytes | None:

@@ -212,6 +212,6 @@ def _read_map(path: Path) -> list[tuple[str, str, str]]:
             missing = sorted(set(needed) - set(found))
             if missing:
                 raise ValueError(f'{path}: no column {", ".join(missing)}; expected {list(needed)}, found {found}')
-            return [tuple((row[key] or '').strip() for key in needed) for row in rows]  # type: ignore[misc]
+            return [tuple(row[key] or '' for key in needed) for row in rows]  # type: ignore[misc]
         except csv.Error as error:
             raise ValueError(f'{path}: not a table of comma-separated values ({error})') from error
