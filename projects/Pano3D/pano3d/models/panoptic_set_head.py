@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import torch
 from mmengine.model import BaseModule
 
 from pano3d.registry import MODELS
 from pano3d.structures import TextEmbeddings
 
 from .classifier import TextClassifier
-from .query_decoder import HeadOutput, Queries
+from .query_decoder import HeadOutput, Queries, QueryPrediction, coarse_mask_features
 from .view_features import ViewFeatures
 
 
@@ -83,3 +84,57 @@ class PanopticSetHead(BaseModule):
         tokens = self.bridge(views.sources)  # G_i
         mask_features = self.upscaler(tokens, views.grid)  # M_i
         return self.decoder(tokens, mask_features, views, self.classifier, queries)  # Q, C(Q), Q . M_i
+
+    @torch.no_grad()
+    def predict(self, views: ViewFeatures, queries: Queries | None = None, *, chunk_size: int) -> QueryPrediction:
+        """The final prediction of `forward` alone; besides it only G and a few views at a time take memory.
+
+        Args:
+            views: see `forward`.
+            queries: see `forward`.
+            chunk_size: views at a time.
+        """
+        chunks, first = [], 0
+        for chunk in views.split(chunk_size):
+            looked = self.look(chunk)
+            chunks.append((range(first, first + looked.num_views), looked))
+            first += looked.num_views
+        scene = ViewFeatures.join(chunks)
+        return self.draw(self.refine(scene, queries), scene, chunk_size=chunk_size)
+
+    def look(self, views: ViewFeatures) -> ViewFeatures:
+        """What must be kept of views to refine queries and draw masks: `tokens`, G, and `coarse`, M on its grid."""
+        tokens = self.bridge(views.sources)  # G_i
+        coarse = coarse_mask_features(self.upscaler(tokens, views.grid), views.grid)
+        return ViewFeatures({'tokens': tokens, 'coarse': coarse}, views.grid, views.extents, views.points)
+
+    def refine(self, looked: ViewFeatures, queries: Queries | None = None) -> Queries:
+        """The queries that `forward` ends with, from what `look` kept of all views."""
+        tokens, coarse = looked.sources['tokens'], looked.sources['coarse']
+        *_, last = self.decoder.stages(tokens, coarse, looked, self.classifier, queries)
+        return last
+
+    def draw(
+        self, queries: Queries, looked: ViewFeatures, *, chunk_size: int, offload: torch.device | str | None = None
+    ) -> QueryPrediction:
+        """What queries say of views, in single precision.
+
+        Args:
+            queries: Q.
+            looked: what `look` kept of the views.
+            chunk_size: views whose M is made at a time.
+            offload: where to put the prediction, chunk by chunk; None leaves it where it is made.
+        """
+        masks, extents, first = None, None, 0
+        for chunk in looked.split(chunk_size):
+            mask_features = self.upscaler(chunk.sources['tokens'], chunk.grid)  # M_i
+            drawn = self.decoder.predict(queries, mask_features, chunk, self.classifier).float()
+            if masks is None:
+                masks = drawn.masks.new_empty(
+                    *drawn.masks.shape[:2], looked.num_views, *drawn.masks.shape[3:], device=offload
+                )
+            masks[:, :, first : first + chunk.num_views] = drawn.masks
+            first += chunk.num_views
+        if looked.extents is not None:
+            extents = looked.extents.to(masks.device) * (masks.shape[-1] // looked.grid[1])
+        return QueryPrediction(drawn.classes.to(masks.device), masks, extents)

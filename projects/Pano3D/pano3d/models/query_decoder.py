@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,7 +45,7 @@ class QueryPrediction:
     """What the K queries say after one layer.
 
     Args:
-        classes: logits (B, K, C + 1), the last one is 'no object'.
+        classes: logits (B, K, C + 1), the last one is 'no object'; (B, P, K, C + 1) of P phases, see `of_phases`.
         masks: logits (B, K, V, h, w).
         extents: (B, V, 2), rows and columns of each view's own part of the masks, int64, in the top left corner; None
             where all is its own.
@@ -58,6 +58,24 @@ class QueryPrediction:
     def float(self) -> QueryPrediction:
         """The same in single precision."""
         return QueryPrediction(self.classes.float(), self.masks.float(), self.extents)
+
+    @staticmethod
+    def of_phases(phases: Sequence[QueryPrediction]) -> QueryPrediction:
+        """One prediction of the same queries in P phases, on one canvas: classes (B, P, K, C + 1), masks along V."""
+        extents = None
+        if any(phase.extents is not None for phase in phases):
+            own = [phase.extents if phase.extents is not None else phase.whole_canvas() for phase in phases]
+            extents = torch.cat(own, dim=1)
+        return QueryPrediction(
+            torch.stack([phase.classes for phase in phases], dim=1),
+            torch.cat([phase.masks for phase in phases], dim=2),
+            extents,
+        )
+
+    def whole_canvas(self) -> Tensor:
+        """`extents` of views that all fill the canvas."""
+        batch, _, views, *canvas = self.masks.shape
+        return torch.tensor(canvas, device=self.masks.device).expand(batch, views, 2)
 
     def __getitem__(self, scene: int) -> QueryPrediction:
         """One scene of the batch, without the batch dimension."""

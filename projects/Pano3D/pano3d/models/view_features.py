@@ -48,9 +48,14 @@ class ViewFeatures:
         if self.extents is not None:
             _check_extents(self.extents, (batch, views, 2), self.grid)
 
+    @property
+    def num_views(self) -> int:
+        """V."""
+        return next(iter(self.sources.values())).shape[1]
+
     def split(self, size: int) -> Iterator[ViewFeatures]:
         """Some views at a time, in order."""
-        for start in range(0, next(iter(self.sources.values())).shape[1], size):
+        for start in range(0, self.num_views, size):
             chosen = slice(start, start + size)
             yield ViewFeatures(
                 {name: value[:, chosen] for name, value in self.sources.items()},
@@ -60,11 +65,14 @@ class ViewFeatures:
             )
 
     @staticmethod
-    def join(parts: Sequence[tuple[Sequence[int], ViewFeatures]]) -> ViewFeatures:
-        """All views of the scenes from parts of them, on a canvas as large as the largest.
+    def join(
+        parts: Sequence[tuple[Sequence[int], ViewFeatures]], canvas: tuple[int, int] | None = None
+    ) -> ViewFeatures:
+        """All views of the scenes from parts of them.
 
         Args:
             parts: which views of the scenes, 0 to V - 1, each in one part, and their features.
+            canvas: rows and columns of the result; None: as large as the largest part.
 
         Raises:
             ValueError: if the parts are not V views.
@@ -72,7 +80,7 @@ class ViewFeatures:
         views = [view for chosen, _ in parts for view in chosen]
         if sorted(views) != list(range(len(views))):
             raise ValueError(f'the parts must have each of V views once, got the views {views}')
-        grid = max(part.grid[0] for _, part in parts), max(part.grid[1] for _, part in parts)
+        grid = canvas or (max(part.grid[0] for _, part in parts), max(part.grid[1] for _, part in parts))
         mixed = any(part.extents is not None or part.grid != grid for _, part in parts)
 
         def joined(values: list[Tensor]) -> Tensor:
