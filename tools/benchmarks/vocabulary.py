@@ -15,6 +15,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from mmengine.registry import init_default_scope
+
 from pano3d.apis import evaluate
 from pano3d.apis.vocabulary import open_vocabulary
 from pano3d.engine import load_config, load_model_weights
@@ -61,6 +63,7 @@ def main() -> None:
     parser.add_argument('--json', type=Path, help='also write the figures here')
     args = parser.parse_args()
     logging.disable(logging.INFO)
+    init_default_scope('pano3d')
     config = load_config(args.config)
     space = LabelSpace.load(config.model.label_space)
     found = {}

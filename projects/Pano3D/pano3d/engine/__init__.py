@@ -8,6 +8,7 @@ from .optimizer import PartOptimWrapperConstructor
 from .plain_checkpoint import PlainCheckpointHook
 from .protocols import select_protocols
 from .scene_test_loop import SceneTestLoop
+from .task_gradients import TaskGradientHook
 from .train_loop import ReproducibleTrainLoop
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     'PlainCheckpointHook',
     'ReproducibleTrainLoop',
     'SceneTestLoop',
+    'TaskGradientHook',
     'check_inputs',
     'configure_processes',
     'load_config',
