@@ -27,7 +27,7 @@ def prefixes(metrics: list[dict]) -> list[str]:
 
 def test_all_protocols_are_those_of_all_families(config):
     found = prefixes(select_protocols(config, ['all']))
-    assert len(found) == len(set(found)) == 33
+    assert len(found) == len(set(found)) == 34
     families = {path.stem for path in FAMILIES} - {'all', 'scannet20'}
     metrics = [m for family in families for m in load_config(CONFIGS / f'_base_/protocols/{family}.py')[family]]
     assert len(metrics) == len(found)

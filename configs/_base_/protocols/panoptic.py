@@ -1,4 +1,4 @@
-# Panoptic quality of views: the headline, and the readings that other tables use (docs/protocols.md). Label spaces that
+# Panoptic quality of views: the headline, the readings that other tables use, and merged things (docs/protocols.md). Label spaces that
 # are not given here are those of the data set.
 panoptic = [
     dict(type='ScenePanopticMetric', per_class=True),
@@ -6,4 +6,5 @@ panoptic = [
     dict(type='ScenePanopticMetric', rules='panoptic_lifting'),
     dict(type='ScenePanopticMetric', protocol='pq_view'),
     dict(type='ScenePanopticMetric', protocol='pq_scene_pooled'),
+    dict(type='MergedInstanceMetric'),
 ]

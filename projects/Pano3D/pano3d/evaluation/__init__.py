@@ -3,6 +3,7 @@
 from .depth_metric import DepthMetric
 from .iggt_metric import IGGTMetric
 from .image_instance_metric import ImageInstanceMetric
+from .merged_instance_metric import MergedInstanceMetric
 from .mesh_metric import UniteMeshMetric
 from .point_cloud_metric import PointCloudMetric
 from .point_instance_metric import PointInstanceMetric
@@ -18,6 +19,7 @@ __all__ = [
     'DepthMetric',
     'IGGTMetric',
     'ImageInstanceMetric',
+    'MergedInstanceMetric',
     'PointCloudMetric',
     'PointInstanceMetric',
     'PointPanopticMetric',

@@ -17,10 +17,11 @@ from torch import Tensor
 
 from pano3d.functional.average_precision import InstanceMatches
 from pano3d.functional.confusion import SemanticCounts
+from pano3d.functional.merged_instances import MergedCounts
 from pano3d.functional.panoptic_quality import PanopticCounts
 from pano3d.functional.pose_error import PoseCounts
 
-COUNTS = {cls.__name__: cls for cls in (InstanceMatches, PanopticCounts, PoseCounts, SemanticCounts)}
+COUNTS = {cls.__name__: cls for cls in (InstanceMatches, MergedCounts, PanopticCounts, PoseCounts, SemanticCounts)}
 DESCRIPTION = 'description'
 
 
