@@ -9,7 +9,7 @@ from pathlib import Path
 from mmengine.config import DictAction
 from mmengine.runner import Runner
 
-from pano3d.engine import check_inputs, configure_processes, load_config
+from pano3d.engine import TrainingDivergedError, check_inputs, configure_processes, load_config
 
 
 def parse_args() -> argparse.Namespace:
@@ -43,9 +43,12 @@ def main() -> None:
     config.work_dir = args.work_dir or config.get('work_dir') or str(Path('work_dirs') / Path(args.config).stem)
     configure_processes(config, args.launcher)
     if args.amp:
-        config.optim_wrapper.type = 'AmpOptimWrapper'
+        config.optim_wrapper.type = 'GuardedAmpOptimWrapper'
         config.optim_wrapper.loss_scale = 'dynamic'
-    Runner.from_cfg(config).train()
+    try:
+        Runner.from_cfg(config).train()
+    except TrainingDivergedError as error:
+        sys.exit(f'train.py: {error}')
 
 
 if __name__ == '__main__':

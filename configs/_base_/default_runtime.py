@@ -8,6 +8,7 @@ default_hooks = dict(
     logger=dict(type='LoggerHook', interval=50, log_metric_by_epoch=False),
     param_scheduler=dict(type='ParamSchedulerHook'),
     checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1000, max_keep_ckpts=2, save_last=True),
+    non_finite_step=dict(type='NonFiniteStepHook', max_in_a_row=10),
     joint_training=dict(type='JointTrainingHook'),
     plain_checkpoint=dict(type='PlainCheckpointHook'),
 )

@@ -3,7 +3,7 @@
 max_iters = 30000
 
 optim_wrapper = dict(
-    type='OptimWrapper',
+    type='GuardedOptimWrapper',
     optimizer=dict(type='AdamW', lr=1e-4, weight_decay=0.05),
     clip_grad=dict(max_norm=1.0),
     constructor='PartOptimWrapperConstructor',

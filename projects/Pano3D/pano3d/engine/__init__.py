@@ -2,6 +2,7 @@
 
 from .checkpoint import load_model_weights
 from .config import load_config
+from .guarded_step import GuardedAmpOptimWrapper, GuardedOptimWrapper, NonFiniteStepHook, TrainingDivergedError
 from .joint_training import JointTrainingHook
 from .launch import check_inputs, configure_processes
 from .optimizer import PartOptimWrapperConstructor
@@ -12,12 +13,16 @@ from .task_gradients import TaskGradientHook
 from .train_loop import ReproducibleTrainLoop
 
 __all__ = [
+    'GuardedAmpOptimWrapper',
+    'GuardedOptimWrapper',
     'JointTrainingHook',
+    'NonFiniteStepHook',
     'PartOptimWrapperConstructor',
     'PlainCheckpointHook',
     'ReproducibleTrainLoop',
     'SceneTestLoop',
     'TaskGradientHook',
+    'TrainingDivergedError',
     'check_inputs',
     'configure_processes',
     'load_config',
