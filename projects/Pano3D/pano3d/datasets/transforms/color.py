@@ -89,8 +89,8 @@ def _turn_hue(color: NDArray[np.float32], degrees: float) -> NDArray[np.float32]
     hsv = cv2.cvtColor(color / 255, cv2.COLOR_RGB2HSV)
     angle = hsv[..., 0]
     angle += np.float32(degrees)
-    angle[angle < 0] += 360
-    angle[angle >= 360] -= 360
+    angle += np.float32(360) * (angle < 0)
+    angle -= np.float32(360) * (angle >= 360)
     turned: NDArray[np.float32] = cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
     turned *= 255
     return np.clip(turned, 0, 255, out=turned)
