@@ -121,12 +121,8 @@ def test_files_that_are_missing_or_damaged(scenes: Scenes) -> None:
     scenes.add('a')
     folder = scenes.root / 'scenes' / 'a'
     (folder / 'depth' / '3.png').write_bytes(b'no image')
-    assert [
-        'frame 000003' in problem and '3.png: not a readable image' in problem for problem in scenes.problems()
-    ] == [
-        True,
-        True,
-    ], 'of both pairs it belongs to'
+    (problem,) = scenes.problems()  # though it belongs to two pairs
+    assert 'frame 000003' in problem and '3.png: not a readable image' in problem
     (folder / 'depth' / '3.png').unlink()
     assert scenes.problems() == [f'1 files are not there, e.g. {folder}/depth/3.png']
 
@@ -177,9 +173,46 @@ def test_wrong_depth_unit_shows_in_the_geometry(scenes: Scenes) -> None:
 
 
 def test_depth_without_any_value(scenes: Scenes) -> None:
-    scenes.add('a', 1)
-    Image.fromarray(np.zeros(SIZE[::-1], np.uint16)).save(scenes.root / 'scenes' / 'a' / 'depth' / '0.png')
-    assert scenes.problems() == ['frame 000000 has no depth at all']
+    """A scan without depth is fine; one that has lost some is not."""
+    scenes.add('a', 3)
+    nothing = Image.fromarray(np.zeros(SIZE[::-1], np.uint16))
+    nothing.save(scenes.root / 'scenes' / 'a' / 'depth' / '0.png')
+    assert scenes.problems() == ['1 of 2 frames have no depth at all']
+    nothing.save(scenes.root / 'scenes' / 'a' / 'depth' / '1.png')
+    checks = check_split(scenes.root, 'train.json', SPACE)
+    assert checks[0].problems == []
+    assert '  no depth: 1 scenes' in describe('train.json', checks, SPACE).splitlines()
+
+
+def test_objects_that_are_numbered_in_each_image_anew(scenes: Scenes) -> None:
+    """Their samples have one view; overlap is unknown then."""
+    scenes.add('a')
+    scenes.write('a', {**scenes.read('a'), 'instances_across_views': False})
+    (check,) = check_split(scenes.root, 'train.json', SPACE)
+    assert (check.problems, len(check.pictures), check.overlap) == ([], 4, [])
+
+
+def test_units(scenes: Scenes) -> None:
+    scenes.add('a')
+    record = scenes.read('a')
+    scenes.write('a', {**record, 'depth_scale': 1.0})
+    assert 'the depth is 2000 m in the median; look at `depth_scale`, which is metres per unit' in scenes.problems()
+    for index, frame in enumerate(record['frames']):
+        frame['camera_to_world'][0][3] = 400.0 * index  # millimetres
+    scenes.write('a', {**record, 'mesh': None})
+    assert [problem.split(';')[0] for problem in scenes.problems()] == ['neighbouring frames see 0 % of each other']
+
+
+def test_records_that_contradict_the_rest(scenes: Scenes) -> None:
+    scenes.add('a')
+    record = scenes.read('a')
+    scenes.write('a', {**record, 'scene_id': 'b', 'instances': [{'id': 1}, {'id': 2, 'scannet_id': 2}]})
+    assert scenes.problems() == [
+        "scene.json is of scene 'b'; expected the name of its folder",
+        'none of 2 instances has `nyu40_id`, by which classes are found',
+    ]
+    scenes.write('a', {**record, 'frames': []})
+    assert scenes.problems() == ['scene.json has no frames']
 
 
 def test_a_scene_that_is_not_there(scenes: Scenes) -> None:

@@ -21,6 +21,8 @@ SPLITS = ('train.json', 'val.json', 'test.json')
 HEIGHT = 120  # of the images that are looked at, pixels
 MARGIN = 2.0  # metres that a camera may be outside the box of the mesh
 MAX_CONTRADICTIONS = 0.2
+MIN_OVERLAP = 0.02  # of neighbours, in the median
+DEPTHS = (0.05, 100.0)  # metres, of the median pixel
 MAX_NAMES = 20
 SHEET_COLUMNS, SHEET_ROWS, GAP, TITLE = 4, 24, 4, 16
 
@@ -36,6 +38,7 @@ class SceneCheck:
         without_instances: annotated frames that have no instance map.
         overlap: share of a frame's points that the next frame sees, of the pairs looked at.
         contradictions: share of them that cannot be there according to the next frame.
+        depths: median depth of frames, metres; 0 if one has none.
         pixels: (C + 1,) pixels of each class, void last.
         pictures: frames with their labels laid over, (H, W, 3) uint8 RGB.
     """
@@ -46,6 +49,7 @@ class SceneCheck:
     without_instances: int = 0
     overlap: list[float] = field(default_factory=list)
     contradictions: list[float] = field(default_factory=list)
+    depths: list[float] = field(default_factory=list)
     pixels: np.ndarray = field(default_factory=lambda: np.zeros(1, np.int64))
     pictures: list[np.ndarray] = field(default_factory=list)
 
@@ -84,6 +88,11 @@ def check_scene(folder: Path, num_frames: int, label_space: LabelSpace, *, num_p
         check.problems.append(str(error))
         return check
     check.num_frames = len(scene.frames)
+    if not scene.frames:
+        check.problems.append('scene.json has no frames')
+        return check
+    if scene.scene_id != folder.name:
+        check.problems.append(f'scene.json is of scene {scene.scene_id!r}; expected the name of its folder')
     if len(scene.frames) != num_frames:
         check.problems.append(f'the list says {num_frames} frames, scene.json has {len(scene.frames)}')
     if scene.instances:
@@ -92,9 +101,36 @@ def check_scene(folder: Path, num_frames: int, label_space: LabelSpace, *, num_p
     if missing:
         check.problems.append(f'{len(missing)} files are not there, e.g. {missing[0]}')
     check.problems += pose_problems(scene)
+    key = label_space.source_key
+    if scene.instances and all(instance.get(key) is None for instance in scene.instances):
+        check.problems.append(f'none of {len(scene.instances)} instances has `{key}`, by which classes are found')
     if not missing:
         _look_at_pairs(scene, label_space, num_pairs, check)
+        check.problems += geometry_problems(check)
     return check
+
+
+def geometry_problems(check: SceneCheck) -> list[str]:
+    """What is wrong with depth, units and directions, by what the pairs looked at share."""
+    problems, known = [], [depth for depth in check.depths if depth > 0]
+    if known and len(known) < len(check.depths):
+        problems.append(f'{len(check.depths) - len(known)} of {len(check.depths)} frames have no depth at all')
+    if known and not DEPTHS[0] <= np.median(known) <= DEPTHS[1]:
+        problems.append(
+            f'the depth is {np.median(known):.4g} m in the median; look at `depth_scale`, which is metres per unit'
+        )
+    if len(check.overlap) > 1 and np.median(check.overlap) < MIN_OVERLAP:
+        problems.append(
+            f'neighbouring frames see {100 * np.median(check.overlap):.0f} % of each other; look at the unit (metres) '
+            'and direction of the poses (camera_to_world), and whether the frames are in their order'
+        )
+    if check.contradictions and np.median(check.contradictions) > MAX_CONTRADICTIONS:
+        problems.append(
+            f'depth and poses contradict each other: {100 * np.median(check.contradictions):.0f} % of the points of a '
+            'frame float before what the next frame sees; look at the direction of the poses (camera_to_world), the '
+            'axes (OpenCV) and `depth_scale`'
+        )
+    return problems
 
 
 def pose_problems(scene: SceneRecord) -> list[str]:
@@ -123,6 +159,9 @@ def describe(split: str, checks: Sequence[SceneCheck], label_space: LabelSpace) 
     if without:
         total = sum(check.without_instances for check in without)
         lines.append(f'  no instance map: {total} frames of {len(without)} annotated scenes')
+    blind = sum(bool(check.depths) and not any(check.depths) for check in checks)
+    if blind:
+        lines.append(f'  no depth: {blind} scenes')
     overlaps = {check.scene_id: float(np.median(check.overlap)) for check in checks if check.overlap}
     if overlaps:
         least = min(overlaps, key=lambda scene_id: overlaps[scene_id])
@@ -171,30 +210,24 @@ def _named(scene: SceneRecord, wrong: np.ndarray, what: str) -> list[str]:
 
 
 def _look_at_pairs(scene: SceneRecord, label_space: LabelSpace, num_pairs: int, check: SceneCheck) -> None:
-    last = max(len(scene.frames) - 2, 0)
+    last, together = max(len(scene.frames) - 2, 0), 2 if scene.instances_across_views else 1
     for first in spread_views(last + 1, num_pairs):
         try:
-            sample, images = _load(scene, scene.frames[first : first + 2], label_space)
+            sample, images = _load(scene, scene.frames[first : first + together], label_space)
         except (OSError, ValueError) as error:
-            check.problems.append(str(error))
+            if str(error) not in check.problems:  # a frame may be in two pairs
+                check.problems.append(str(error))
             continue
         truth, labels = sample.gt_reconstruction, sample.gt_panoptic
         category, instance = labels.category.numpy(), labels.instance.numpy()
         check.pixels += np.bincount(category[0].ravel() % len(check.pixels), minlength=len(check.pixels))
         check.pictures.append(_overlay(images[0], category[0], instance[0]))
-        points = truth.points[0][truth.valid[0]]
+        points, depth = truth.points[0][truth.valid[0]], truth.depth[0][truth.valid[0]]
+        check.depths.append(depth.median().item() if len(depth) else 0.0)
         if len(truth.valid) == 2 and len(points):
             seen, contradicted = seen_points(points, truth.depth[1], truth.intrinsics[1], truth.camera_to_world[1])
             check.overlap.append(seen.float().mean().item())
             check.contradictions.append(contradicted.float().mean().item())
-        elif not len(points):
-            check.problems.append(f'frame {scene.frames[first].id} has no depth at all')
-    if check.contradictions and np.median(check.contradictions) > MAX_CONTRADICTIONS:
-        check.problems.append(
-            f'depth and poses contradict each other: {100 * np.median(check.contradictions):.0f} % of the points of a '
-            'frame float before what the next frame sees; look at the direction of the poses (camera_to_world), the '
-            'axes (OpenCV) and `depth_scale`'
-        )
 
 
 def _load(scene: SceneRecord, frames: Sequence[FrameRecord], label_space: LabelSpace) -> tuple[SceneSample, np.ndarray]:
