@@ -26,8 +26,8 @@ class Draws:
 
     supports_draws = True
 
-    def __init__(self, name, size, label_space='toy'):
-        self.name, self.size, self.metainfo = name, size, {'label_space': label_space}
+    def __init__(self, name, size, label_space='toy', classes=('wall',)):
+        self.name, self.size, self.metainfo = name, size, {'label_space': label_space, 'classes': classes}
 
     def __len__(self):
         return self.size
@@ -42,7 +42,15 @@ def mixed(*sizes, **arguments):
 
 @pytest.mark.parametrize(
     ('weights', 'expected'),
-    [(None, [7, 3]), ([1, 1], [5, 5]), ([3, 1], [8, 2]), ([1, 3], [3, 7]), ([0.7, 0.3], [7, 3])],
+    [
+        (None, [7, 3]),
+        ([1, 1], [5, 5]),
+        ([1e308, 1e308], [5, 5]),
+        ([5e-324, 5e-324], [5, 5]),
+        ([3, 1], [8, 2]),
+        ([1, 3], [3, 7]),
+        ([0.7, 0.3], [7, 3]),
+    ],
 )
 def test_every_pass_has_the_shares(weights, expected):
     dataset = mixed(7, 3, weights=weights)
@@ -107,6 +115,8 @@ def test_refuses_weights_that_mean_nothing(arguments, message):
 def test_refuses_data_sets_that_do_not_fit():
     with pytest.raises(ValueError, match=r"one label space, found \['toy', 'other'\]"):
         MixedScenesDataset(datasets=[Draws('a', 2), Draws('b', 2, 'other')])
+    with pytest.raises(ValueError, match="those called 'toy' differ"):
+        MixedScenesDataset(datasets=[Draws('a', 2), Draws('b', 2, classes=('floor',))])
     with pytest.raises(TypeError, match=r'datasets\[1\].*supports_draws.*list'):
         MixedScenesDataset(datasets=[Draws('a', 2), [1, 2]])
 

@@ -6,7 +6,7 @@ from mmengine.dataset import pseudo_collate
 
 from pano3d.models.data_preprocessor import SceneDataPreprocessor
 from pano3d.registry import MODELS
-from pano3d.structures import PanopticMap, Reconstruction, SceneSample
+from pano3d.structures import DepthViews, PanopticMap, Reconstruction, SceneSample
 
 
 def item(seed=0, *, views=2, height=4, width=6):
@@ -49,6 +49,31 @@ def test_everything_moves_to_the_device():
     tensors = [batch['inputs'], sample.images, sample.gt_panoptic.category, sample.gt_panoptic.instance]
     tensors += vars(sample.gt_reconstruction).values()
     assert {tensor.device.type for tensor in tensors} == {'meta'}
+
+
+def packed(seed=0):
+    whole = item(seed)
+    sample = SceneSample(metainfo=whole['data_samples'].metainfo)
+    truth, labels = whole['data_samples'].gt_reconstruction, whole['data_samples'].gt_panoptic
+    sample.gt_depth = DepthViews(truth.depth, truth.intrinsics, truth.camera_to_world)
+    sample.gt_panoptic = PanopticMap(labels.category.short(), labels.instance.int())
+    return whole, {**whole, 'data_samples': sample}
+
+
+@pytest.mark.parametrize('autocast', [False, True])
+def test_packed_samples_become_what_they_were_packed_from(autocast):
+    wholes, packages = zip(packed(0), packed(1), strict=True)
+    with torch.autocast('cpu', torch.bfloat16, enabled=autocast):
+        batch = SceneDataPreprocessor()(pseudo_collate(packages), True)
+    for sample, whole, package in zip(batch['data_samples'], wholes, packages, strict=True):
+        expected = whole['data_samples']
+        for kind in ('gt_reconstruction', 'gt_panoptic'):
+            for name, value in vars(getattr(expected, kind)).items():
+                found = getattr(getattr(sample, kind), name)
+                assert found.dtype == value.dtype
+                assert torch.equal(found, value), name
+        assert set(sample.keys()) == {'gt_reconstruction', 'gt_panoptic', 'images'}
+        assert set(package['data_samples'].keys()) == {'gt_depth', 'gt_panoptic'}, 'the input stays'
 
 
 @pytest.mark.parametrize('other', [{'views': 3}, {'height': 8}, {'width': 8}])
