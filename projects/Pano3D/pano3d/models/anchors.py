@@ -65,6 +65,8 @@ class AnchoredPositions(BaseModule):
     not annotated), moves with the scene, and cannot leave it; a query with an empty mask stays where it is. Like the
     attention mask, it sends no gradient back.
 
+    The encoding starts as zero, so that a decoder trained without it can go on with it.
+
     The anchors of a first pass go on to the next one in the units of the point map, so that both passes must speak of
     the same frame.
 
@@ -78,6 +80,12 @@ class AnchoredPositions(BaseModule):
         super().__init__()
         self.num_frequencies = num_frequencies
         self.encoding = nn.Sequential(nn.Linear(6 * num_frequencies, dim), nn.ReLU(), nn.Linear(dim, dim))
+
+    def init_weights(self) -> None:
+        """Zero for the last layer."""
+        super().init_weights()
+        nn.init.zeros_(self.encoding[-1].weight)
+        nn.init.zeros_(self.encoding[-1].bias)
 
     def start(self, scene: TokenPoints, count: int) -> Tensor:
         """Anchors (B, count, 3) far from each other."""
