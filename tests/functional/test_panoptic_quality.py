@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import fields
 from functools import partial, reduce
 from operator import add
@@ -10,13 +11,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from pano3d.functional import compiled_overlap, segment_overlap
+from pano3d.functional.label_runs import BLOCK
 from pano3d.functional.panoptic_quality import (
-    BLOCK,
     PanopticCounts,
     panoptic_counts,
     panoptic_lifting_counts,
     panoptic_quality,
 )
+from pano3d.functional.segment_overlap import SegmentOverlap
 
 IS_STUFF = torch.tensor([True, True, False, False, False])
 KEYS = ('predicted_category', 'predicted_instance', 'gt_category', 'gt_instance')
@@ -83,8 +86,16 @@ def assert_equal(left: PanopticCounts, right: PanopticCounts) -> None:
     torch.testing.assert_close(left.iou_sum, right.iou_sum, rtol=0, atol=1e-12)
 
 
+@pytest.fixture(params=['compiled', 'numpy'])
+def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to count overlaps, whatever is installed."""
+    scan = compiled_overlap.scan if request.param == 'compiled' else None
+    monkeypatch.setattr(segment_overlap, 'compiled_scan', lambda: scan)
+    return request.param
+
+
 @pytest.mark.parametrize('excuse_predicted_void', [False, True])
-def test_counts_equal_slow_reference(excuse_predicted_void: bool) -> None:
+def test_counts_equal_slow_reference(engine: str, excuse_predicted_void: bool) -> None:
     total = torch.zeros(3, dtype=torch.int64)
     for seed in range(60):
         labels = random_labels(seed)
@@ -108,7 +119,7 @@ def test_ground_truth_fed_back_scores_one(rules: object) -> None:
         assert scores[:, ~counts.listed].isnan().all()
 
 
-def test_names_of_instances_do_not_matter() -> None:
+def test_names_of_instances_do_not_matter(engine: str) -> None:
     for seed in range(10):
         labels = random_labels(seed)
         expected = panoptic_counts(**labels, is_stuff=IS_STUFF)
@@ -181,7 +192,7 @@ def test_absent_classes_count_on_request() -> None:
     assert float(panoptic_quality(counted)[0].nanmean()) == 0.2
 
 
-def test_all_void_is_undefined() -> None:
+def test_all_void_is_undefined(engine: str) -> None:
     labels = dict.fromkeys(KEYS, torch.full((3,), -1)) | {
         'predicted_instance': torch.zeros(3, dtype=torch.int64),
         'gt_instance': torch.zeros(3, dtype=torch.int64),
@@ -190,7 +201,7 @@ def test_all_void_is_undefined() -> None:
         assert panoptic_quality(rules(**labels, is_stuff=IS_STUFF)).isnan().all()
 
 
-def test_small_classes_are_dropped_by_the_rules_of_panoptic_lifting() -> None:
+def test_small_classes_are_dropped_by_the_rules_of_panoptic_lifting(engine: str) -> None:
     gt = torch.zeros(1000, dtype=torch.int64)
     gt[:4] = 2  # 0.4 %
     labels = {'gt_category': gt, 'gt_instance': torch.zeros_like(gt), 'predicted_instance': torch.zeros_like(gt)}
@@ -222,7 +233,7 @@ def test_inputs_stay_as_they_are() -> None:
         ('predicted_category', torch.zeros(3, 6, 8).long(), r'`predicted_category`.*\(3, 6, 7\), got \(3, 6, 8\)'),
     ],
 )
-def test_refuses(rules: object, key: str, value: Tensor, message: str) -> None:
+def test_refuses(engine: str, rules: object, key: str, value: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         rules(**(random_labels(0) | {key: value}), is_stuff=IS_STUFF)  # type: ignore[operator]
 
@@ -269,3 +280,54 @@ def test_the_sum_of_iou_is_floating_without_a_match():
     counts = panoptic_counts(**dict.fromkeys(KEYS, torch.zeros(0, dtype=torch.int64)), is_stuff=IS_STUFF)
     assert counts.iou_sum.dtype == torch.float64
     assert not counts.listed.any()
+
+
+@pytest.mark.parametrize('stacked', [False, True])
+@pytest.mark.parametrize('num_segments', [3, 400])
+def test_overlaps_equal_those_of_a_dictionary(engine: str, num_segments: int, stacked: bool) -> None:
+    generator = torch.Generator().manual_seed(num_segments)
+    shape = 3, 20, 31
+
+    def draw(low: int, high: int) -> Tensor:
+        return torch.randint(low, high, shape, generator=generator)
+
+    labels = {
+        'predicted_category': draw(-1, 5),
+        'predicted_instance': draw(0, num_segments),
+        'gt_category': draw(-1, 5),
+        'gt_instance': draw(0, num_segments),
+    }
+    expected: Counter[tuple[int, ...]] = Counter()
+    flat = (labels[key].flatten(1 if stacked else 0).reshape(3 if stacked else 1, -1).tolist() for key in KEYS)
+    for image, columns in enumerate(zip(*flat, strict=True)):
+        for p, i, g, j in zip(*columns, strict=True):
+            names = (0 if c < 0 or IS_STUFF[c] else n for c, n in ((p, i), (g, j)))
+            expected[(image, p, g, *names)] += 1
+
+    found = SegmentOverlap.of(**labels, is_stuff=IS_STUFF, stacked=stacked)
+    assert found.elements.sum() == draw(0, 1).numel()
+    row, column = found.elements.nonzero()
+    cells = zip(found.image[row], found.predicted_class[found.image[row], column], found.gt_class[row], strict=True)
+    by_class = sorted((*map(int, cell), int(n)) for cell, n in zip(cells, found.elements[row, column], strict=True))
+    assert by_class == sorted((*key[:3], n) for key, n in expected.items())
+    assert (found.gt_class[found.void_row] == -1).all()
+    assert (found.predicted_class[:, 0] == -1).all()
+    num_rows = {(key[0], key[2], key[4]) for key in expected} | {(image, -1, 0) for image in range(len(found.void_row))}
+    assert len(found.gt_class) == len(num_rows)
+
+
+def test_compiled_and_numpy_tables_score_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip('numba')
+    for seed in range(5):
+        labels = random_labels(seed, max_id=(4, 1000, 3000)[seed % 3])
+        counts = []
+        for scan in (compiled_overlap.compiled_scan(), None):
+            monkeypatch.setattr(segment_overlap, 'compiled_scan', lambda scan=scan: scan)
+            counts.append(panoptic_counts(**labels, is_stuff=IS_STUFF, stacked=True))
+        assert_equal(*counts)
+
+
+def test_no_images_are_no_segments(engine: str) -> None:
+    nothing = dict.fromkeys(KEYS, torch.zeros(0, 4, 5, dtype=torch.int64))
+    for rules in (panoptic_counts, panoptic_lifting_counts):
+        assert not rules(**nothing, is_stuff=IS_STUFF, stacked=True).listed.any()

@@ -100,7 +100,9 @@ def point_instance_matches(
         raise ValueError(f'`gt_category` must have shape (N,), got {tuple(gt_category.shape)}')
     check_proposals(masks, category, score, gt_category, gt_instance, is_stuff)
     is_thing = torch.cat([~is_stuff, is_stuff.new_zeros(1)])  # the last entry answers for void, -1
-    gt_class, index = segments_of(torch.where(is_thing[gt_category], gt_category, -1), gt_instance)
+    things = torch.where(is_thing[gt_category], gt_category, -1)
+    segments = segments_of(*(label.long()[None, None, None] for label in (things, gt_instance)))
+    gt_class, index = segments.category, segments.index.flatten()
     overlap = _overlaps(masks, index + 1, len(gt_class) + 1)  # column 0: void and stuff
     size = overlap.sum(1)
     kept = is_thing[category] & (size >= min_points)

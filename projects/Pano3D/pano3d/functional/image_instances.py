@@ -50,7 +50,9 @@ def image_instance_matches(
         raise ValueError(f'`gt_category` must have shape (H, W), got {tuple(gt_category.shape)}')
     check_proposals(masks, category, score, gt_category, gt_instance, is_stuff)
     is_thing = torch.cat([~is_stuff, is_stuff.new_zeros(1)])  # the last entry answers for void, -1
-    gt_class, index = segments_of(torch.where(is_thing[gt_category], gt_category, -1), gt_instance)
+    things = torch.where(is_thing[gt_category], gt_category, -1)
+    segments = segments_of(*(label.long()[None, None] for label in (things, gt_instance)))
+    gt_class, index = segments.category, segments.index[0, 0]
     kept = (is_thing[category] & masks.flatten(1).any(1)).nonzero()[:, 0].tolist()
     found = _annotations([masks[k] for k in kept], category[kept].tolist())
     for annotation, value in zip(found, score[kept].tolist(), strict=True):
