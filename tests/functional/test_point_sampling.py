@@ -119,3 +119,10 @@ def test_the_most_doubtful_are_the_smallest_of_each_group(count):
         for group in range(groups):
             candidates = sorted(range(group, 11, groups), key=lambda c, n=n: float(confidence[n, c]))
             assert found[n, group::groups].tolist() == candidates[: len(range(group, count, groups))]
+
+
+def test_without_groups_they_are_the_smallest_of_all():
+    confidence = torch.rand(3, 11, generator=torch.Generator().manual_seed(0))
+    found = most_doubtful(confidence, 4)
+    for n in range(3):
+        assert set(found[n].tolist()) == set(sorted(range(11), key=lambda c, n=n: float(confidence[n, c]))[:4])

@@ -91,17 +91,19 @@ def num_labelled_views(pixels: LabelledPixels) -> Tensor:
     return (pixels.counts > 0).sum(1).clamp(min=1)
 
 
-def most_doubtful(confidence: Tensor, count: int, num_groups: Tensor) -> Tensor:
+def most_doubtful(confidence: Tensor, count: int, num_groups: Tensor | None = None) -> Tensor:
     """The candidates of least confidence, equally many of each group.
 
     Args:
         confidence: (N, C), of candidates dealt out to their groups in turn: candidate c is in group c % num_groups.
         count: how many are chosen, at most C.
-        num_groups: (N,).
+        num_groups: (N,); None: all are of one group.
 
     Returns:
         Indices (N, count), dealt out to the groups in the same way.
     """
+    if num_groups is None:
+        return confidence.topk(count, largest=False, sorted=False).indices
     candidates, num_groups = confidence.shape[1], num_groups[:, None]
     order = confidence.argsort(dim=1)
     order = order.gather(1, (order % num_groups).argsort(dim=1, stable=True))  # group by group
@@ -138,8 +140,8 @@ def sample_own(masks: Tensor, scene: Tensor, query: Tensor, points: Points, exte
     """
     grid = (masks.shape[-2], masks.shape[-1])
     cells, weights = _cells(points, grid, None if extents is None else extents[scene])
-    start = (scene * masks.shape[1] + query) * masks[0, 0].numel()
-    values = masks.flatten().index_select(0, (cells + start[:, None, None]).flatten()).view(cells.shape)
+    cells += ((scene * masks.shape[1] + query) * masks[0, 0].numel())[:, None, None]
+    values = masks.flatten().index_select(0, cells.flatten()).view(cells.shape)
     return (values.float() * weights).sum(1)
 
 
@@ -151,20 +153,19 @@ def sample_index(index: Tensor, points: Points) -> Tensor:
 def _cells(points: Points, grid: tuple[int, int], extents: Tensor | None) -> tuple[Tensor, Tensor]:
     """The four cells of maps (V, h, w) around each point, (N, 4, P) in the flattened maps, and their weights."""
     views, height, width = points.size
-    column, row = points.pixel % width, points.pixel // width % height
     view = points.pixel // (height * width) % views
-    last = torch.tensor(grid, device=view.device).expand(*view.shape, 2) if extents is None else _own(extents, view)
-    x = ((column + points.offset[..., 0]) * (grid[1] / width) - 0.5).clamp(min=0).minimum(last[..., 1] - 1)
-    y = ((row + points.offset[..., 1]) * (grid[0] / height) - 0.5).clamp(min=0).minimum(last[..., 0] - 1)
+    if extents is None:
+        last_row, last_column = (torch.tensor(size - 1, device=view.device) for size in grid)
+    else:
+        last_row, last_column = (own.gather(1, view) - 1 for own in extents.unbind(-1))
+    x = points.pixel % width + points.offset[..., 0]
+    y = points.pixel // width % height + points.offset[..., 1]
+    x = (x * (grid[1] / width) - 0.5).clamp(min=0).minimum(last_column)
+    y = (y * (grid[0] / height) - 0.5).clamp(min=0).minimum(last_row)
     left, top = x.long(), y.long()
-    right, bottom = (left + 1).minimum(last[..., 1] - 1), (top + 1).minimum(last[..., 0] - 1)
-    corner = view * (grid[0] * grid[1])
-    cells = [corner + line * grid[1] + place for line in (top, bottom) for place in (left, right)]
+    rows = torch.stack([top, (top + 1).minimum(last_row)], 1)
+    columns = torch.stack([left, (left + 1).minimum(last_column)], 1)
+    line = (view[:, None] * grid[0] + rows) * grid[1]
     across, down = x - left, y - top
-    weights = [a * b for a in (1 - down, down) for b in (1 - across, across)]
-    return torch.stack(cells, 1), torch.stack(weights, 1)
-
-
-def _own(extents: Tensor, view: Tensor) -> Tensor:
-    """Rows and columns (N, P, 2) of the views (N, P) from extents (N, V, 2)."""
-    return extents.gather(1, view[..., None].expand(-1, -1, 2))
+    weights = torch.stack([1 - down, down], 1)[:, :, None] * torch.stack([1 - across, across], 1)[:, None]
+    return (line[:, :, None] + columns[:, None]).flatten(1, 2), weights.flatten(1, 2)

@@ -177,18 +177,18 @@ class SetCriterion(BaseModule):
     @torch.no_grad()
     def _points(self, prediction: QueryPrediction, scene: Tensor, query: Tensor, pixels: LabelledPixels) -> Points:
         """Where the N matched masks are compared with the truth: N sets of `num_points`."""
-        if self.shared_points:  # one set per scene
-            owner, member = torch.arange(len(prediction.masks), device=scene.device), scene
-        else:
-            owner, member = scene, torch.arange(len(scene), device=scene.device)
+        owner = torch.arange(len(prediction.masks), device=scene.device) if self.shared_points else scene
         candidates = draw_points(pixels, owner, self.num_candidates, per_view=self.points_per_view)
-        logits = sample_own(prediction.masks, scene, query, candidates[member], prediction.extents)
-        confidence = torch.full_like(candidates.offset[..., 0], torch.inf)
-        confidence.scatter_reduce_(0, member[:, None].expand_as(logits), logits.abs(), 'amin')
-        groups = num_labelled_views(pixels)[owner] if self.points_per_view else torch.ones_like(owner)
+        asked = candidates[scene] if self.shared_points else candidates
+        confidence = sample_own(prediction.masks, scene, query, asked, prediction.extents).abs()
+        if self.shared_points:  # one set per scene, where the least confident of its masks counts
+            least = torch.full_like(candidates.offset[..., 0], torch.inf)
+            confidence = least.scatter_reduce(0, scene[:, None].expand_as(confidence), confidence, 'amin')
+        groups = num_labelled_views(pixels)[owner] if self.points_per_view else None
         undecided = candidates.take(most_doubtful(confidence, self.num_undecided, groups))
         anywhere = draw_points(pixels, owner, self.num_points - self.num_undecided, per_view=self.points_per_view)
-        return undecided.and_also(anywhere)[member]
+        points = undecided.and_also(anywhere)
+        return points[scene] if self.shared_points else points
 
     @torch.no_grad()
     def _match(
