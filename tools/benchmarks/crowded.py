@@ -40,9 +40,9 @@ COLUMNS = {
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Train the configs of configs/crowded on crowded made-up rooms and compare them on others. All runs start from one network, trained once on the same rooms with learned queries, whose queries are '
-        'thrown away; the geometry stays frozen, and each has the same steps. A run whose results are in OUT is not '
-        'repeated.',
+        description='Train the configs of configs/crowded on crowded made-up rooms and compare them on others. All '
+        'runs start from one network, trained once on the same rooms with learned queries, whose queries are thrown '
+        'away; the geometry stays frozen, and each has the same steps. A run whose results are in OUT is not repeated.',
         epilog='Exit status: 0 if all runs succeeded, 1 if not, 2 on bad arguments.',
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
