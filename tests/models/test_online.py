@@ -80,7 +80,8 @@ def test_any_iterable_will_do():
 
 def test_chunks_carry_what_a_head_reads():
     network, frames = build(), random_frames(7)
-    memory, encoded = remember_keyframes(network, frames, keyframes=EveryNthKeyframes(3))
+    remembered = remember_keyframes(network, frames, keyframes=EveryNthKeyframes(3))
+    memory, encoded = remembered.memory, remembered.encoded
     assert sorted(encoded) == [0, 3, 6]
     chunks = list(render_in_chunks(network, memory, frames, encoded=encoded, chunk_size=2))
     assert [chunk.indices for chunk in chunks] == [(0, 3), (6,), (1, 2), (4, 5)]
@@ -115,7 +116,7 @@ def test_keyframes_enter_batch_by_batch(look, update_batches, expected, monkeypa
         network, 'update', lambda memory, tokens: (calls.append(len(tokens)), update(memory, tokens))[1]
     )
     policy = Chosen(0, 2, 5, 6, look=look)
-    memory, _ = remember_keyframes(network, random_frames(8), keyframes=policy, update_batches=update_batches)
+    memory = remember_keyframes(network, random_frames(8), keyframes=policy, update_batches=update_batches).memory
     assert calls == expected
     assert memory.num_images == 4
 
@@ -146,9 +147,9 @@ def test_coverage_policy_runs_on_a_network():
     """A threshold of 0 is always reached, one of 1 hardly ever: one keyframe, or as many as are allowed."""
     network, frames = build(), LazyFrames(6)
     none_new = CoverageKeyframes(min_coverage=0.0)
-    assert sorted(remember_keyframes(network, frames, keyframes=none_new)[1]) == [0]
+    assert sorted(remember_keyframes(network, frames, keyframes=none_new).encoded) == [0]
     all_new = CoverageKeyframes(min_coverage=1.0, tolerance=1e-9, max_keyframes=3)
-    assert sorted(remember_keyframes(network, frames, keyframes=all_new)[1]) == [0, 1, 2]
+    assert sorted(remember_keyframes(network, frames, keyframes=all_new).encoded) == [0, 1, 2]
 
 
 def test_frames_are_read_once_per_pass():
@@ -182,7 +183,7 @@ def peak_of_rendering(network, memory, count, tmp_path):
 
 def test_a_hundred_frames_cost_memory_of_one_chunk(tmp_path):
     network = build()
-    memory, _ = remember_keyframes(network, random_frames(4), keyframes=LinspaceKeyframes(4))
+    memory = remember_keyframes(network, random_frames(4), keyframes=LinspaceKeyframes(4)).memory
     render_all(network, memory, 4)  # tables that are kept
     peaks = [peak_of_rendering(network, memory, count, tmp_path) for count in (20, 100)]
     assert peaks[0] > 4 * SIZE[0] * SIZE[1] * 7 * 4  # it did see the outputs of a chunk
@@ -226,7 +227,7 @@ def test_empty_batches_are_refused(update_batches):
 
 def test_tokens_of_keyframes_are_those_of_the_frames():
     network, frames = build(), random_frames(3)
-    _, encoded = remember_keyframes(network, frames, keyframes=LinspaceKeyframes(3))
+    encoded = remember_keyframes(network, frames, keyframes=LinspaceKeyframes(3)).encoded
     with torch.no_grad():
         together = network.encode(frames[None])
     for index, tokens in encoded.items():

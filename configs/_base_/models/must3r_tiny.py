@@ -1,6 +1,7 @@
 _base_ = 'pano3d_tiny.py'
 
 model = dict(
+    type='OnlinePano3D',
     backbone=dict(
         type='MUSt3RBackbone',
         encoder_dim=128,

@@ -18,17 +18,20 @@ from .joint_loss import JointLoss
 from .keyframes import CoverageKeyframes, EveryNthKeyframes, LinspaceKeyframes
 from .layout_baseline import LayoutBaseline
 from .mask_upscaler import MaskUpscaler
-from .online import reconstruct_online, remember_keyframes, render_in_chunks
+from .mixed_sizes import images_on_canvas
+from .online import KeyframeMemory, reconstruct_online, remember_keyframes, render_in_chunks
+from .online_pano3d import OnlinePano3D
 from .pano3d import Pano3D, SceneOutput
 from .panoptic_set_head import PanopticSetHead
 from .query_decoder import HeadOutput, Queries, QueryDecoder, QueryPrediction
 from .query_selection import TokenSelection
-from .readout import OverlapReadOut, WinnerTakesAllReadOut
+from .readout import ConnectedReadOut, OverlapReadOut, WinnerTakesAllReadOut
 from .text_encoders import embed_names, load_text_encoder
 from .view_features import ViewFeatures
 
 __all__ = [
     'AnchoredPositions',
+    'ConnectedReadOut',
     'CoverageKeyframes',
     'DUSt3RBackbone',
     'DUSt3RCriterion',
@@ -37,6 +40,7 @@ __all__ = [
     'GeometryConditions',
     'HeadOutput',
     'JointLoss',
+    'KeyframeMemory',
     'LayoutBaseline',
     'LinearClassifier',
     'LinspaceKeyframes',
@@ -44,6 +48,7 @@ __all__ = [
     'MUSt3RBackbone',
     'MUSt3RCriterion',
     'MaskUpscaler',
+    'OnlinePano3D',
     'OverlapReadOut',
     'Pano3D',
     'PanopticSetHead',
@@ -63,6 +68,7 @@ __all__ = [
     'ViewFeatures',
     'WinnerTakesAllReadOut',
     'embed_names',
+    'images_on_canvas',
     'load_text_encoder',
     'reconstruct_online',
     'remember_keyframes',

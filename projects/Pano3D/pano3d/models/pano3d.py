@@ -7,14 +7,15 @@ from dataclasses import dataclass
 
 import torch
 from mmengine.model import BaseModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from pano3d.functional.scene_points import at_patches
 from pano3d.registry import MODELS
 from pano3d.structures import LabelSpace, SceneSample, TextEmbeddings
 
-from .backbones import GeometryPrediction
+from .backbones import GeometryPrediction, Tokens
 from .balance import FixedGradientFactor, GradientMeter
+from .mixed_sizes import one_size_only, view_sizes_of
 from .parts import freeze_parts
 from .query_decoder import QueryPrediction
 from .view_features import ViewFeatures
@@ -51,6 +52,9 @@ class Pano3D(BaseModel):
         frozen_geometry: keep the whole reconstruction network as it was pretrained and train the head alone.
         precision: 'bfloat16' runs encoder, geometry decoder and head under autocast, in training and prediction, as
             VGGT and Pi3 do officially; 3D heads and losses stay in float32. 'float32' leaves it to the caller.
+        extra_features: configs of further networks that look at the images, such as `DINOv2Features`, by the name under
+            which the bridge knows their features (`extra_dims`).
+        chunk_size: views whose masks are computed at a time in prediction.
         data_preprocessor: config; normally `SceneDataPreprocessor`.
 
     Raises:
@@ -70,11 +74,16 @@ class Pano3D(BaseModel):
         frozen_encoder: bool = True,
         frozen_geometry: bool = False,
         precision: str = 'float32',
+        extra_features: dict[str, dict] | None = None,
+        chunk_size: int = 8,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
+        self.extra_features = nn.ModuleDict(
+            {name: MODELS.build(features) for name, features in (extra_features or {}).items()}
+        )
         self.head = MODELS.build(head)
         self.joint_loss = MODELS.build(joint_loss)
         self.readout = MODELS.build(readout)
@@ -89,7 +98,10 @@ class Pano3D(BaseModel):
         self.frozen_geometry = frozen_geometry
         if precision not in PRECISIONS:
             raise ValueError(f'`precision` must be one of {PRECISIONS}, got {precision!r}')
+        if chunk_size < 1:
+            raise ValueError(f'`chunk_size` must be at least 1, got {chunk_size}')
         self.precision = precision
+        self.chunk_size = chunk_size
         self.label_space = LabelSpace.load(label_space)
         if self.head.num_classes != self.label_space.num_classes:
             raise ValueError(
@@ -129,18 +141,42 @@ class Pano3D(BaseModel):
     def _forward(self, inputs: Tensor, data_samples: list[SceneSample] | None = None) -> SceneOutput:
         """One pass over images (B, V, 3, H, W), RGB in [0, 1]."""
         with self._autocast(inputs.device):
-            with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_encoder):
-                encoded = self.backbone.encode(inputs)  # E_i
-            decoded = self.backbone.decode(encoded)  # F_i
-            with torch.set_grad_enabled(torch.is_grad_enabled() and self.joint_loss.geometry is not None):
-                own = self.gradient_meter.watch_tokens('geometry', decoded)
-                geometry = self.backbone.regress(encoded, own, tuple(inputs.shape[-2:]))
-            shared = self.segmentation_gradient(decoded.patches)  # gamma
-            shared = self.gradient_meter.watch('segmentation', shared)
-            points = self._points_at_patches(geometry, encoded.grid) if self.head.needs_points else None
-            views = ViewFeatures({'encoder': encoded.patches, 'decoder': shared}, encoded.grid, points=points)
+            geometry, views = self._features(inputs, data_samples)
             segmentation = self.head(views).predictions  # C(Q), Q . M_i
         return SceneOutput(geometry, [stage.float() for stage in segmentation])
+
+    def _features(
+        self, inputs: Tensor, data_samples: list[SceneSample] | None
+    ) -> tuple[GeometryPrediction, ViewFeatures]:
+        """The raw geometry of all views, and what the head sees of them."""
+        one_size_only(type(self.backbone).__name__, view_sizes_of(data_samples, inputs), inputs)
+        encoded = self._encode(inputs)  # E_i
+        decoded = self.backbone.decode(encoded)  # F_i
+        geometry = self._regress(encoded, decoded)
+        return geometry, self._see(encoded, decoded, geometry, self._extra(inputs, encoded.grid))
+
+    def _encode(self, images: Tensor) -> Tokens:
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.frozen_encoder):
+            return self.backbone.encode(images)
+
+    def _regress(self, encoded: Tokens, decoded: Tokens) -> GeometryPrediction:
+        patch = self.backbone.patch_size
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.joint_loss.geometry is not None):
+            own = self.gradient_meter.watch_tokens('geometry', decoded)
+            return self.backbone.regress(encoded, own, (encoded.grid[0] * patch, encoded.grid[1] * patch))
+
+    def _extra(self, images: Tensor, grid: tuple[int, int]) -> dict[str, Tensor]:
+        return {name: features(images, grid) for name, features in self.extra_features.items()}
+
+    def _see(
+        self, encoded: Tokens, decoded: Tokens, geometry: GeometryPrediction, extra: dict[str, Tensor]
+    ) -> ViewFeatures:
+        """What the head sees of views of one size; it asks for the geometry only if it works in 3D."""
+        shared = self.segmentation_gradient(decoded.patches)  # gamma
+        shared = self.gradient_meter.watch('segmentation', shared)
+        sources = {'encoder': encoded.patches, 'decoder': shared} | extra
+        points = self._points_at_patches(geometry, encoded.grid) if self.head.needs_points else None
+        return ViewFeatures(sources, encoded.grid, points=points)
 
     @torch.no_grad()
     def _points_at_patches(self, geometry: GeometryPrediction, grid: tuple[int, int]) -> Tensor:
@@ -156,8 +192,12 @@ class Pano3D(BaseModel):
 
     def loss(self, inputs: Tensor, data_samples: list[SceneSample]) -> dict[str, Tensor]:
         """Weighted terms of both tasks; arguments as in `_forward`, samples with ground truth."""
-        output = self._forward(inputs)
-        return self.joint_loss(output.geometry, output.segmentation, data_samples)
+        output = self._forward(inputs, data_samples)
+        return self.joint_loss(output.geometry, output.segmentation, self._targets(output, data_samples))
+
+    def _targets(self, output: SceneOutput, samples: list[SceneSample]) -> list[SceneSample]:
+        """The samples with the ground truth of what was predicted."""
+        return samples
 
     def start_step(self, step: int) -> None:
         """Training step `step` comes, from 0; `JointTrainingHook` says so."""
@@ -180,14 +220,16 @@ class Pano3D(BaseModel):
             report['geometry_over_segmentation'] = norms['geometry'] / norms['segmentation']
         return report
 
+    @torch.no_grad()
     def predict(self, inputs: Tensor, data_samples: list[SceneSample]) -> list[SceneSample]:
         """The samples with predicted labels and geometry, all at input resolution."""
-        output = self._forward(inputs)
-        reconstruction = self.backbone.reconstruct(output.geometry)
-        last = output.segmentation[-1]
+        with self._autocast(inputs.device):
+            geometry, views = self._features(inputs, data_samples)
+            prediction = self.head.predict(views, chunk_size=self.chunk_size)
+        reconstruction = self.backbone.reconstruct(geometry)
         results = []
         for scene, sample in enumerate(data_samples):
-            result = self.readout(last[scene], tuple(inputs.shape[-2:]), self.label_space, sample)
+            result = self.readout(prediction[scene], tuple(inputs.shape[-2:]), self.label_space, sample)
             result.pred_reconstruction = reconstruction[scene]
             results.append(result)
         return results
