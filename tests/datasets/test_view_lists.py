@@ -60,8 +60,8 @@ def test_frames_by_id_or_number():
 
 def test_the_file_survives(tmp_path):
     views = {'a': [['0', '1'], ['2']], 'b': [['7']]}
-    write_view_lists(tmp_path / 'views.json', views)
-    assert read_view_lists(str(tmp_path / 'views.json')) == views
+    write_view_lists(tmp_path / 'new' / 'views.json', views)
+    assert read_view_lists(str(tmp_path / 'new' / 'views.json')) == views
 
 
 def test_one_sample_for_each_list(data_root, tmp_path):

@@ -36,7 +36,8 @@ def read_view_lists(path: str, *, backend_args: dict[str, Any] | None = None) ->
 
 
 def write_view_lists(path: Path, views: ViewLists) -> None:
-    """The file that `read_view_lists` reads."""
+    """The file that `read_view_lists` reads, and the folder around it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     record = {'format': FORMAT, 'version': VERSION, 'views': views}
     path.write_text(json.dumps(record, indent=1) + '\n', encoding='utf-8')
 
