@@ -14,6 +14,7 @@ import torch
 
 from pano3d.apis import write_prediction
 from pano3d.engine import load_config
+from pano3d.evaluation.metric_key import MetricKey
 from pano3d.registry import DATASETS, MODELS
 from pano3d.structures import LabelSpace
 
@@ -99,15 +100,45 @@ def test_ground_truth_scores_exactly_one_in_every_protocol(run, predictions, cap
     assert code == 0
     protocols = {'pq_scene_mean', 'pq_view', 'pq_scene_pooled', 'miou', 'ap_2d', 'depth_per_view', 'depth_mvd'}
     protocols |= {'points_acc_comp', 'pose_auc', 'pose_ate', 'miou_voxel', 'unite_mesh', 'unposed_ap', 'iggt'}
-    assert protocols <= {part for key in metrics for part in key.split('/')}
-    assert len(metrics) > 150
+    protocols |= {'pq_points', 'miou_points', 'ap_points', 'ap_points_class_agnostic'}
+    assert protocols <= {MetricKey.parse(key).protocol for key in metrics}
+    assert all(str(MetricKey.parse(key)) == key for key in metrics)
+    assert len(metrics) > 200
     # Labels are exact; geometry is aligned by a Sim(3) that is the identity up to rounding.
     off = {key: value for key, value in metrics.items() if value is None or abs(value - expected_of_truth(key)) > 1e-5}
     assert not off
-    exact = [key for key in metrics if '/pixels/' in key or key.startswith('depth') or '/unite_mesh/gt_depth' in key]
+    exact = [key for key in metrics if '/pixels/' in key or '/gt_depth/' in key or key.startswith('depth')]
     assert {metrics[key] for key in exact} == {0.0, 1.0}
     table = capsys.readouterr().out
     assert 'scannet20/unite_mesh/gt_depth/mIoU' in table and '3 of 3' in table
+    assert 'scannet20/pq_points/gt_points  not applicable: `gt_panoptic` is not of points (N,) but (3, 40, 60)' in table
+
+
+def test_the_mesh_is_one_whatever_protocol_looks_at_it(run, checkpoint):
+    _, metrics = run(checkpoint, '--protocols', 'unite_mesh,ap_points_class_agnostic,miou_points')
+    for place in ('gt_depth', 'own_geometry'):
+        for name in ('AP', 'AP50', 'AP25'):
+            ours, unite = (metrics[f'scannet20/{p}/{place}/{name}'] for p in ('ap_points_class_agnostic', 'unite_mesh'))
+            assert ours == unite
+    assert metrics['scannet20/miou_points/gt_depth/mIoU'] < 1
+
+
+def test_scenes_without_a_mesh_are_said_to_be_without(run, predictions, monkeypatch):
+    whole = tiny_scenes.TinyScenes.__getitem__
+
+    def without_mesh(dataset, index):
+        item = whole(dataset, index)
+        if index != 1:
+            item['data_samples'].set_metainfo({'mesh_path': None})
+        return item
+
+    monkeypatch.setattr(tiny_scenes.TinyScenes, '__getitem__', without_mesh)
+    code, metrics = run('--predictions', predictions, '--protocols', 'pq_points,unite_mesh,miou')
+    assert code == 0
+    assert metrics['scannet20/pq_points/gt_depth/PQ'] == 1
+    report = (predictions.parent / 'out' / 'report.md').read_text()
+    assert '| scannet20/pq_points/gt_depth/PQ | 1.0000 | 1 of 3 |' in report
+    assert '| scannet20/unite_mesh | 1 of 3 | `mesh_path` must be the mesh of the scene, got None;' in report
 
 
 def test_the_report_has_every_key_and_needs_no_network(run, checkpoint, tmp_path):
@@ -116,14 +147,20 @@ def test_the_report_has_every_key_and_needs_no_network(run, checkpoint, tmp_path
     folder = tmp_path / 'report'
     metrics = json.loads((folder / 'metrics.json').read_text())
     html, markdown = (folder / 'report.html').read_text(), (folder / 'report.md').read_text()
-    assert len(metrics) > 150
+    assert len(metrics) > 200
     for key, value in metrics.items():
-        cell = 'undefined' if value is None else f'{value:.4f}'
-        assert f'| {key} | {cell} | 3 of 3 |' in markdown
-        assert f'<td>{key}</td><td class="number">{cell}</td>' in html
+        parsed, cell = MetricKey.parse(key), 'undefined' if value is None else f'{value:.4f}'
+        if parsed.class_name is None:
+            assert f'| {key} | {cell} | 3 of 3 |' in markdown
+            assert f'<td>{key}</td><td class="number">{cell}</td>' in html
+        else:
+            [header] = [line for line in markdown.splitlines() if line.startswith('| class |')]
+            [row] = [line for line in markdown.splitlines() if line.startswith(f'| {parsed.class_name} |')]
+            column = header.split(' | ').index(key.rpartition('/')[0])
+            assert row.rstrip(' |').split(' | ')[column] == cell
     assert 'http:' not in html and 'https:' not in html and '<script' not in html
     pictures = [line.partition('](')[2].rstrip(')') for line in markdown.splitlines() if line.startswith('![')]
-    assert len(pictures) == 4 + 1 + 3  # scores of classes, confusion, scenes
+    assert len(pictures) == 5 + 1 + 3  # scores of classes, confusion, scenes
     assert all((folder / picture).stat().st_size > 1000 for picture in pictures)
     assert html.count('data:image/png;base64,') == len(pictures)
     # Published figures beside ours, of the same key, in per cent.
@@ -232,7 +269,7 @@ def test_predictions_without_geometry_are_scored_by_what_needs_none(run, predict
             np.savez(path, **{name: arrays[name] for name in ('category', 'instance', 'frame_ids')})
     code, metrics = run('--predictions', predictions, '--protocols', 'all')
     assert code == 0
-    assert 'depth_mvd/own_geometry: expected `pred_reconstruction`' in capsys.readouterr().err
+    assert 'depth_mvd/own_geometry  not applicable: expected `pred_reconstruction`' in capsys.readouterr().out
     assert {key.split('/')[2] for key in metrics} == {'pixels'}
     assert {value for key, value in metrics.items()} == {1.0}
     code, _ = run('--predictions', predictions, '--protocols', 'miou,depth_mvd')

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import os
+import zipfile
 from dataclasses import fields
 from pathlib import Path
 
@@ -10,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from pano3d.apis import SavedPredictions, empty_prediction, read_prediction, write_prediction
-from pano3d.apis.predictions import find_predictions
+from pano3d.apis import SavedPredictions, empty_prediction, prediction_file, read_prediction, write_prediction
+from pano3d.apis.prediction_file import find_predictions
 from pano3d.structures import LabelSpace, SceneSample
 
 SPACE = LabelSpace.load('scannet20')
@@ -63,7 +66,8 @@ def assert_same(read: SceneSample, expected: SceneSample) -> None:
     for name in ('category', 'instance'):
         assert torch.equal(getattr(read.pred_panoptic, name), getattr(expected.pred_panoptic, name))
     assert read.pred_segments == expected.pred_segments
-    assert torch.equal(read.pred_semantic, expected.pred_semantic)
+    assert read.pred_semantic.dtype == torch.float16  # as stored
+    assert torch.equal(read.pred_semantic.float(), expected.pred_semantic)
     for field in fields(expected.pred_reconstruction):
         wanted = getattr(expected.pred_reconstruction, field.name)
         torch.testing.assert_close(getattr(read.pred_reconstruction, field.name), wanted, rtol=0, atol=1e-6)
@@ -169,6 +173,22 @@ MISTAKES = {
     'no labels': (lambda a: {'instance': None}, 'array `instance` is missing.*docs/predictions.md'),
     'kind': (lambda a: {'category': a['category'].astype(float)}, '`category` must be integer .*float64'),
     'scores': (lambda a: {'segment_score': np.ones(3)}, r'`segment_category` must have shape \(3\)'),
+    'scores that are nan': (
+        lambda a: {'segment_score': a['segment_score'] * np.nan},
+        '`segment_score` is not finite at 20 segments',
+    ),
+    'views twice': (
+        lambda a: {'frame_ids': np.array(['000000', '000020', '000020'])},
+        r"`frame_ids` has \['000020'\] more than once",
+    ),
+    'names that are numbers': (lambda a: {'class_names': np.arange(20)}, r'`class_names` must be text .*int64 \(20,\)'),
+    'more classes': (
+        lambda a: {'semantic': np.repeat(a['semantic'], 2, axis=1)},
+        r'unknown ids \[20, 21, 22, 23, 24\]',
+    ),
+    'infinite points': (lambda a: {'points': spoilt(a['points'], np.inf)}, '`points` is not finite at 1 pixels'),
+    'infinite confidence': (lambda a: {'confidence': a['confidence'] * np.inf}, '`confidence` is not finite'),
+    'objects as names': (lambda a: {'frame_ids': a['frame_ids'].astype(object)}, 'objects are not unpickled'),
     'pickle': (lambda a: {'category': np.array([None, {}], dtype=object)}, 'plain arrays'),
 }
 
@@ -186,6 +206,67 @@ def test_a_damaged_file_is_one_clear_error(file, truth):
         file.write_bytes(content)
         with pytest.raises(ValueError, match=r'scene0007_00\.npz: scene scene0007_00: '):
             read_prediction(file, truth, SPACE)
+
+
+class Bomb:
+    """Would leave a file behind if anybody unpickled it."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = str(path)
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (self.path, 'w')
+
+
+def test_nothing_is_unpickled_whatever_the_array_is_called(file, truth, tmp_path):
+    whole = file.read_bytes()
+    for name in ('category', 'frame_ids', 'semantic', 'a stranger'):
+        np.savez(file, **{**load(file), name: np.array([Bomb(tmp_path / 'exploded')], dtype=object)}, allow_pickle=True)
+        if name == 'a stranger':  # is not even looked at
+            read_prediction(file, truth, SPACE)
+        else:
+            with pytest.raises(ValueError, match=f'found `{name}` of type object, whose objects are not unpickled'):
+                read_prediction(file, truth, SPACE)
+        file.write_bytes(whole)
+    assert not (tmp_path / 'exploded').exists()
+
+
+def with_header(file: Path, name: str, shape: tuple[int, ...], content: bytes) -> Path:
+    """The file with an int16 array of which the header claims any shape."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {'descr': '<i2', 'fortran_order': False, 'shape': shape})
+    arrays = load(file)
+    del arrays[name]
+    np.savez(file, **arrays)
+    with zipfile.ZipFile(file, 'a', zipfile.ZIP_DEFLATED) as archive, archive.open(f'{name}.npy', 'w') as member:
+        member.write(header.getvalue())
+        member.write(content)
+    return file
+
+
+def test_a_header_that_lies_is_refused_before_memory_is_taken(file, truth):
+    whole = file.read_bytes()
+    for shape, content in (((10**6, 10**6), b''), ((3, 40, 60), bytes(100)), ((3, 40, 60), bytes(20000))):
+        with pytest.raises(ValueError, match=r'found `category` of \d+ bytes, its header claims \d+ for the shape'):
+            read_prediction(with_header(file, 'category', shape, content), truth, SPACE)
+        file.write_bytes(whole)
+
+
+def test_a_file_that_would_fill_the_memory_is_refused(file, truth, monkeypatch):
+    with_header(file, 'category', (10_000, 40, 60), bytes(48_000_000))
+    assert file.stat().st_size < 1_000_000
+    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
+    monkeypatch.setattr(prediction_file, 'SHARE_OF_MEMORY', 40e6 / memory)
+    with pytest.raises(ValueError, match=r'its arrays would take 0\.0 GB, more than 0\.0 GB.*`semantic` in float16'):
+        read_prediction(file, truth, SPACE)
+
+
+def test_unsigned_labels_are_understood(file, truth, predicted):
+    arrays = load(file)
+    category = np.where(arrays['category'] < 0, 0, arrays['category'])
+    change(file, category=category.astype(np.uint16), instance=arrays['instance'].astype(np.uint8))
+    read = read_prediction(file, truth, SPACE).pred_panoptic
+    assert torch.equal(read.category, predicted.pred_panoptic.category.clamp_min(0))
 
 
 def test_unknown_depth_may_be_anything_where_it_is_not_valid(file, truth):

@@ -360,7 +360,7 @@ def test_points_are_refused_by_what_is_wrong_with_them(metric: type[BaseMetric],
     for message, change in wrong.items():
         with pytest.raises(ValueError, match=f"scene 'scene0007': .*{message}"):
             built.process(None, [copy_with(sample, **change).to_dict()])
-    with pytest.raises(ValueError, match=r'labels of points \(N,\), got \(3, 16, 20\); .*`geometry`'):
+    with pytest.raises(ValueError, match=r'not of points \(N,\) but \(3, 16, 20\); .*`geometry`'):
         built.process(None, [make_views(0, tmp_path).to_dict()])
     with pytest.raises(ValueError, match='no scene was evaluated'):
         metric(label_space=SPACE).evaluate(0)

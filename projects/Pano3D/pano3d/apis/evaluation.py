@@ -15,10 +15,12 @@ from mmengine.runner import Runner
 
 from pano3d.engine import load_model_weights
 from pano3d.engine.protocols import select_protocols
+from pano3d.evaluation.metric_key import protocol_of
 from pano3d.evaluation.scene_results import EvaluationSummary
 from pano3d.structures import LabelSpace
 
-from .predictions import SavedPredictions, SavePredictions, find_predictions, prediction_files
+from .prediction_file import find_predictions, prediction_files
+from .predictions import SavedPredictions, SavePredictions
 
 STATES = 'scene_states'
 NUM_WORST = 6
@@ -121,15 +123,20 @@ def evaluate_scenes(
     summary = _with_strangers(runner.test_loop.summary, predictions)
     pictures = {scene: states / 'pictures' / f'{scene}.png' for scene in list(summary.scenes)[:NUM_WORST]}
     evaluated = {'checkpoint': str(checkpoint)} if predictions is None else {'predictions': str(predictions)}
-    named = protocols not in (None, ['all'])
     return Evaluation(
         summary=summary,
         label_space=label_space,
         confusion=runner.test_loop.confusion,
         pictures={scene: path for scene, path in pictures.items() if path.is_file()},
         source={'config': str(config.filename), **evaluated, 'data': f'{dataset.data_root}, {dataset.ann_file}'},
-        failed=bool(summary.failed or (summary.missing and named)),
+        failed=bool(summary.failed or _not_served(summary, protocols)),
     )
+
+
+def _not_served(summary: EvaluationSummary, protocols: list[str] | None) -> set[str]:
+    """Protocols asked for by name that were applied to no scene, in no geometry."""
+    served = {protocol_of(prefix) for prefix, scenes in summary.counted.items() if scenes}
+    return {name for name in protocols or [] if name != 'all'} - served
 
 
 def _with_strangers(summary: EvaluationSummary, predictions: str | Path | None) -> EvaluationSummary:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,14 @@ from pano3d.functional.geometry import transform_points, unproject
 from pano3d.structures import VOID, LabelSpace, MaskProposals, PanopticMap, Reconstruction, SceneSample
 
 from .outputs import prediction_arrays
+from .prediction_file import find_predictions, read_arrays
 
 GEOMETRY = ('depth', 'camera_to_world', 'intrinsics')
+ARRAYS = (
+    *('category', 'instance', 'class_names', 'frame_ids', 'segment_category', 'segment_instance', 'segment_score'),
+    *('semantic', *GEOMETRY, 'points', 'confidence', 'valid'),
+    *('proposal_masks', 'proposal_category', 'proposal_score'),
+)
 MISSING_SCENES = ('error', 'empty')
 KINDS = {'b': 'bool', 'i': 'integer', 'u': 'unsigned integer', 'f': 'floating'}
 
@@ -88,24 +93,6 @@ class SavePredictions(Hook):
             write_prediction(sample, self.label_space, self.folder / f'{sample.scene_id}.npz')
 
 
-def find_predictions(folder: str | Path) -> dict[str, Path]:
-    """Files of predictions by scene.
-
-    Raises:
-        ValueError: if there is no such folder, no prediction in it, or two of one scene.
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise ValueError(f'{folder}: no such folder of predictions')
-    flat = {path.stem: path for path in sorted(folder.glob('*.npz'))}
-    nested = {path.parent.name: path for path in sorted(folder.glob('*/prediction.npz'))}
-    if both := sorted(flat.keys() & nested.keys()):
-        raise ValueError(f'{folder}: two predictions of scene {both[0]}: {flat[both[0]]} and {nested[both[0]]}')
-    if not flat and not nested:
-        raise ValueError(f'{folder}: expected <scene>.npz or <scene>/prediction.npz, found neither')
-    return flat | nested
-
-
 def write_prediction(sample: SceneSample, label_space: LabelSpace, path: str | Path) -> None:
     """Write the prediction of one scene, without its pictures and with class probabilities in float16.
 
@@ -131,12 +118,7 @@ def read_prediction(path: str | Path, sample: SceneSample, label_space: LabelSpa
             file and the scene.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name != 'images'}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise ValueError(f'{path}: scene {sample.scene_id}: expected an .npz file of plain arrays: {error}') from error
-    try:
-        return _Reading(arrays, sample, label_space).result()
+        return _Reading(read_arrays(path, ARRAYS), sample, label_space).result()
     except ValueError as error:
         raise ValueError(f'{path}: scene {sample.scene_id}: {error}') from error
 
@@ -146,7 +128,7 @@ def empty_prediction(sample: SceneSample, label_space: LabelSpace) -> SceneSampl
     result = sample.clone()
     shape = sample.gt_panoptic.shape
     result.pred_panoptic = PanopticMap(torch.full(shape, VOID), torch.zeros(shape, dtype=torch.int64))
-    result.pred_semantic = torch.zeros(shape[0], label_space.num_classes, *shape[1:])
+    result.pred_semantic = torch.zeros(shape[0], label_space.num_classes, *shape[1:], dtype=torch.float16)
     result.pred_segments = []
     result.set_metainfo({'note': 'no prediction, counted as empty; left out where geometry is measured'})
     return result
@@ -159,6 +141,7 @@ class _Reading:
         self.arrays = arrays
         self.sample = sample
         self.space = label_space
+        self.names = self._text('class_names') or list(label_space.names)
         self.size = tuple(sample.gt_panoptic.shape)
         self.views = self._views()
 
@@ -182,11 +165,21 @@ class _Reading:
         category = self._required('category')
         if 'frame_ids' not in self.arrays:
             return list(range(len(category)))
-        names = [str(name) for name in self.arrays['frame_ids'].tolist()]
+        names = self._text('frame_ids')
         wanted = list(self.sample.get('frame_ids', names))
         if absent := [name for name in wanted if name not in names]:
             raise ValueError(f'`frame_ids` lacks {absent[:5]}, views of the evaluation; found {names[:5]}')
         return [names.index(name) for name in wanted]
+
+    def _text(self, name: str) -> list[str]:
+        """A list of names, each once; empty if there is none."""
+        array = self.arrays.get(name, np.empty(0, 'U1'))
+        if array.ndim != 1 or array.dtype.kind not in 'US':
+            raise ValueError(f'`{name}` must be text of shape (any), found {array.dtype} {array.shape}')
+        names = [n.decode() if isinstance(n, bytes) else n for n in array.tolist()]
+        if twice := [n for n in dict.fromkeys(names) if names.count(n) > 1]:
+            raise ValueError(f'`{name}` has {twice[:5]} more than once')
+        return names
 
     def _required(self, name: str) -> np.ndarray:
         if name not in self.arrays:
@@ -200,27 +193,29 @@ class _Reading:
         shape: tuple[int | None, ...],
         *,
         view_axis: int | None = None,
-        dtype: type = np.float32,
+        dtype: type | None = np.float32,
     ) -> Tensor:
-        """An array of a NumPy kind in `kinds` and of a shape, None for any length; the views in order of the sample."""
+        """An array of a NumPy kind in `kinds` and of a shape, None for any length; the views in order of the sample.
+
+        Floating arrays come in `dtype`, None for that of the file; integers in one that PyTorch has.
+        """
         array = self._required(name)
         if array.dtype.kind not in kinds:
             raise ValueError(f'`{name}` must be {" or ".join(KINDS[kind] for kind in kinds)}, found {array.dtype}')
         found = array.shape
-        if view_axis is not None and array.ndim == len(shape) and max(self.views, default=-1) < found[view_axis]:
+        by_view = view_axis is not None and array.ndim == len(shape) and max(self.views, default=-1) < found[view_axis]
+        if by_view and self.views != list(range(found[view_axis])):  # taking all in order would copy them
             array = np.take(array, self.views, axis=view_axis)
         if array.ndim != len(shape) or any(e not in (None, f) for e, f in zip(shape, array.shape, strict=True)):
             wanted = ', '.join('any' if length is None else str(length) for length in shape)
             raise ValueError(
                 f'`{name}` must have shape ({wanted}), as the ground truth has, found {found}; resize before saving'
             )
-        return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype if kinds == 'f' else None))
+        return torch.from_numpy(np.ascontiguousarray(array, dtype=dtype if kinds == 'f' else _signed(array.dtype)))
 
     def _mapped(self, category: Tensor) -> Tensor:
         """Indices into the classes of the file as indices into those of the evaluation."""
-        names = (
-            [str(n) for n in self.arrays['class_names'].tolist()] if 'class_names' in self.arrays else self.space.names
-        )
+        names = self.names
         if strangers := [name for name in names if name not in self.space.names]:
             raise ValueError(
                 f'`class_names` has {strangers[:5]}, which label space {self.space.name!r} does not have; '
@@ -248,6 +243,8 @@ class _Reading:
             score = self._array('segment_score', 'f', (None,), dtype=np.float64).tolist()
             category = self._mapped(self._array('segment_category', 'iu', (len(score),))).tolist()
             instance = self._array('segment_instance', 'iu', (len(score),)).tolist()
+            if not np.isfinite(score).all():
+                raise ValueError(f'`segment_score` is not finite at {int((~np.isfinite(score)).sum())} segments')
             listed = zip(category, instance, score, strict=True)
         else:
             stride = int(panoptic.instance.max()) + 1 if panoptic.instance.numel() else 1
@@ -259,11 +256,19 @@ class _Reading:
         """Probabilities of the file, or 1 for the category; all 0 where it is void."""
         views, height, width = self.size
         if 'semantic' not in self.arrays:
-            hot = torch.nn.functional.one_hot(panoptic.category + 1, self.space.num_classes + 1)[..., 1:]
-            return hot.movedim(-1, 1).float()
-        probabilities = self._array('semantic', 'f', (views, None, height, width), view_axis=0)
+            certain = torch.zeros(views, self.space.num_classes, height, width, dtype=torch.float16)
+            known = (panoptic.category != VOID).half()
+            return certain.scatter_(1, panoptic.category.clamp_min(0)[:, None], known[:, None])
+        half = self.arrays['semantic'].dtype == np.float16  # the largest of all arrays keeps its type, and if it can
+        dtype = None if half else np.float32
+        probabilities = self._array('semantic', 'f', (views, None, height, width), view_axis=0, dtype=dtype)
         place = self._mapped(torch.arange(probabilities.shape[1]))
-        return torch.zeros(views, self.space.num_classes, height, width).index_copy_(1, place, probabilities)
+        if torch.equal(place, torch.arange(self.space.num_classes)):
+            return probabilities
+        ordered = probabilities.new_zeros(views, self.space.num_classes, height, width)
+        for view, values in zip(ordered, probabilities, strict=True):
+            view[place] = values
+        return ordered
 
     def _reconstruction(self) -> Reconstruction:
         views = self.size[0]
@@ -285,6 +290,11 @@ class _Reading:
         return Reconstruction(points, local_points, confidence, camera_to_world, intrinsics, valid)
 
 
+def _signed(dtype: np.dtype) -> np.dtype:
+    """The type itself, or the signed one that holds all values of an unsigned one; 64 bits stay 64."""
+    return np.dtype(f'i{min(2 * dtype.itemsize, 8)}') if dtype.kind == 'u' else dtype.newbyteorder('=')
+
+
 def _finite_where(valid: Tensor, values: Tensor, name: str) -> Tensor:
     """Values (V, H, W, ...) with 0 in place of what is not finite, which nothing valid may be."""
     finite = values.isfinite().view(*valid.shape, -1).all(-1)
@@ -296,11 +306,3 @@ def _finite_where(valid: Tensor, values: Tensor, name: str) -> Tensor:
             'write depth 0, or False into `valid`'
         )
     return values.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
-
-
-def prediction_files(folder: str | Path) -> list[list[str | int]]:
-    """Name, size and time of all predictions: what changes when one of them does."""
-    return [
-        [scene, path.stat().st_size, path.stat().st_mtime_ns]
-        for scene, path in sorted(find_predictions(folder).items())
-    ]

@@ -7,12 +7,13 @@ import json
 import math
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader
 from matplotlib.figure import Figure
 
+from pano3d.evaluation.metric_key import MetricKey
 from pano3d.evaluation.scene_results import WHOLE_SCENE, EvaluationSummary
 from pano3d.visualization.charts import draw_class_bars, draw_confusion
 
@@ -34,13 +35,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: text, a table, pictures."""
+    """A part of a report: text, a table, pictures; `numbers` says that all columns but the first are numbers."""
 
     title: str
     paragraphs: list[str] = field(default_factory=list)
     header: list[str] = field(default_factory=list)
     rows: list[list[str]] = field(default_factory=list)
     pictures: list[Picture] = field(default_factory=list)
+    numbers: bool = False
 
 
 def write_report(evaluation: Evaluation, folder: str | Path) -> list[Path]:
@@ -61,7 +63,9 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> list[Path]:
     _write_json(folder / 'scenes.json', {**evaluation.source, **record})
     sections = [
         _overview(evaluation),
-        Section('Scores', ['Fractions, metres or degrees, see docs/protocols.md.'], *score_table(summary)),
+        Section(
+            'Scores', ['Fractions, metres or degrees, see docs/protocols.md.'], *score_table(summary), numbers=True
+        ),
         *_troubles(summary),
         *published_sections(summary.metrics),
         *_classes(evaluation, pictures),
@@ -81,25 +85,26 @@ def write_report(evaluation: Evaluation, folder: str | Path) -> list[Path]:
 
 
 def score_table(summary: EvaluationSummary) -> tuple[list[str], list[list[str]]]:
-    """Header and rows: key, value, scenes that it is of."""
-    counted = {key: _of_prefix(key, summary.counted) for key in summary.metrics}
-    rows = [[key, _number(value), f'{counted[key]} of {summary.num_scenes}'] for key, value in summary.metrics.items()]
+    """Header and rows: key, value, scenes that it is of; without the scores of single classes."""
+    counted = {key: _of_prefix(key, summary.counted) for key in summary.metrics if not _is_class_score(key)}
+    rows = [[key, _number(summary.metrics[key]), _of(scenes, summary)] for key, scenes in counted.items()]
     return ['key', 'value', 'scenes'], rows
 
 
 def format_scores(summary: EvaluationSummary) -> str:
-    """The table for the terminal, without the scores of single classes."""
+    """The table for the terminal, and what is not in it."""
     header, rows = score_table(summary)
-    rows = [header, *(row for row in rows if not is_class_score(row[0]))]
+    rows = [header, *rows]
     widths = [max(len(row[column]) for row in rows) for column in range(len(header))]
-    return '\n'.join(
+    lines = [
         f'{key.ljust(widths[0])}  {value.rjust(widths[1])}  {scenes.rjust(widths[2])}' for key, value, scenes in rows
-    )
+    ]
+    absent = [f'{prefix}  not applicable: {_line(reason)}' for prefix, reason in summary.not_applicable.items()]
+    return '\n'.join(lines + absent)
 
 
-def is_class_score(key: str) -> bool:
-    """Whether a key is of one class: label space, protocol, geometry, metric and class."""
-    return key.count('/') == 4
+def _is_class_score(key: str) -> bool:
+    return MetricKey.parse(key).class_name is not None
 
 
 def published_sections(metrics: Mapping[str, float]) -> list[Section]:
@@ -122,9 +127,8 @@ def published_sections(metrics: Mapping[str, float]) -> list[Section]:
             warning = (
                 'This evaluation is comparable only if its scenes, views and training data are those of the table.'
             )
-            sections.append(
-                Section(title, [note, warning], ['method', *table['columns']], [*theirs, ['this evaluation', *ours]])
-            )
+            rows = [*theirs, ['this evaluation', *ours]]
+            sections.append(Section(title, [note, warning], ['method', *table['columns']], rows, numbers=True))
     return sections
 
 
@@ -138,15 +142,15 @@ def _overview(evaluation: Evaluation) -> Section:
 
 def _troubles(summary: EvaluationSummary) -> list[Section]:
     """Sections on what was left out and what failed, if there is any."""
-    missing = [[prefix, ' '.join(reason.split())] for prefix, reason in summary.missing.items()]
+    missing = [[prefix, _of(summary.counted[prefix], summary), _line(r)] for prefix, r in summary.missing.items()]
     failed = [
-        [scene, 'everything' if prefix == WHOLE_SCENE else prefix, ' '.join(reason.split())]
+        [scene, 'everything' if prefix == WHOLE_SCENE else prefix, _line(reason)]
         for scene, reasons in summary.failed.items()
         for prefix, reason in reasons.items()
     ]
     notes = [[scene, note] for scene, note in summary.notes.items()]
     sections = [
-        Section('Not evaluated', [], ['metric', 'reason'], missing),
+        Section('Not applicable', [], ['metric', 'applied to scenes', 'why not to the others'], missing),
         Section('Failed', ['The scores are of the other scenes.'], ['scene', 'metric', 'reason'], failed),
         Section('Notes on scenes', [], ['scene', 'note'], notes),
     ]
@@ -154,9 +158,9 @@ def _troubles(summary: EvaluationSummary) -> list[Section]:
 
 
 def format_troubles(summary: EvaluationSummary) -> str:
-    """The same for the terminal; empty if all went well."""
+    """What failed, and notes, for the terminal; empty if all went well."""
     lines = []
-    for section in _troubles(summary):
+    for section in _troubles(replace(summary, missing={})):
         lines += [f'{section.title}:', *('  ' + ': '.join(row) for row in section.rows)]
     return '\n'.join(lines)
 
@@ -164,14 +168,19 @@ def format_troubles(summary: EvaluationSummary) -> str:
 def _classes(evaluation: Evaluation, folder: Path) -> list[Section]:
     groups: dict[str, dict[str, float]] = {}
     for key, value in evaluation.summary.metrics.items():
-        if is_class_score(key):
+        if _is_class_score(key):
             group, _, name = key.rpartition('/')
             groups.setdefault(group, {})[name] = value
     bars = [
         _save(draw_class_bars(scores, group), group, folder / f'classes_{number}.png')
         for number, (group, scores) in enumerate(groups.items())
     ]
-    sections = [Section('Scores of classes', pictures=bars)] if bars else []
+    names = list(dict.fromkeys(name for scores in groups.values() for name in scores))
+    cells = [
+        [name, *(_number(scores[name]) if name in scores else '-' for scores in groups.values())] for name in names
+    ]
+    title = 'Scores of classes'
+    sections = [Section(title, [], ['class', *groups], cells, bars, numbers=True)] if bars else []
     if evaluation.confusion is not None:
         names = [*evaluation.label_space.names, 'void']
         labelled = evaluation.confusion.clone()
@@ -193,7 +202,9 @@ def _scenes(evaluation: Evaluation, folder: Path) -> Section:
         pictures.append(_picture(f'{scene}: {_number(summary.scenes[scene])}', folder / source.name))
     rows = [[scene, _number(score)] for scene, score in list(summary.scenes.items())[:SCENES_SHOWN]]
     text = f'By {summary.ranked_by} of the scene alone; all are in scenes.json.'
-    return Section('Worst scenes', [text], ['scene', summary.ranked_by.rpartition('/')[2]], rows, pictures)
+    return Section(
+        'Worst scenes', [text], ['scene', summary.ranked_by.rpartition('/')[2]], rows, pictures, numbers=True
+    )
 
 
 def _prefix(key: str, prefixes: Mapping[str, int]) -> str:
@@ -202,6 +213,15 @@ def _prefix(key: str, prefixes: Mapping[str, int]) -> str:
 
 def _of_prefix(key: str, counted: Mapping[str, int]) -> int:
     return counted[_prefix(key, counted)]
+
+
+def _of(scenes: int, summary: EvaluationSummary) -> str:
+    return f'{scenes} of {summary.num_scenes}'
+
+
+def _line(text: str) -> str:
+    """In one line."""
+    return ' '.join(text.split())
 
 
 def _number(value: float, digits: int = 4) -> str:

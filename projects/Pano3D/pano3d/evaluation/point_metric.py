@@ -53,8 +53,8 @@ class PointMetric(ProtocolMetric):
         gt = gt_panoptic(sample, self.label_space)
         if len(gt.shape) != 1:
             raise MissingFieldError(
-                f'`gt_panoptic` must be labels of points (N,), got {tuple(gt.shape)}; labels of views are carried to '
-                f'the mesh by `geometry`, one of {list(MESH_GEOMETRIES)}'
+                f'`gt_panoptic` is not of points (N,) but {tuple(gt.shape)}; labels of views are scored on their mesh: '
+                '`geometry` gt_depth or own_geometry'
             )
         if tuple(predicted_shape) != tuple(gt.shape):
             raise ValueError(

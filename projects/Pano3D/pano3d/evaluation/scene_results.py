@@ -50,7 +50,7 @@ class EvaluationSummary:
         counted: how many scenes are in each metric, by prefix.
         scenes: score of every scene by the metric `ranked_by`, worst first.
         ranked_by: key of that metric; None if none of `RANKED_BY` was evaluated.
-        missing: why metrics were applied to no scene, by prefix.
+        missing: why metrics were not applied to some scene or to any, by prefix: the first reason.
         failed: reasons by scene, then by prefix.
         notes: what else should be said, by scene.
     """
@@ -67,6 +67,11 @@ class EvaluationSummary:
     @property
     def num_scenes(self) -> int:
         return len(self.scene_ids)
+
+    @property
+    def not_applicable(self) -> dict[str, str]:
+        """Why metrics were applied to no scene at all, by prefix."""
+        return {prefix: reason for prefix, reason in self.missing.items() if not self.counted[prefix]}
 
     def as_json(self) -> dict[str, Any]:
         """Everything, with None for what is undefined."""
@@ -124,7 +129,7 @@ def summarize_scenes(results: Sequence[SceneResult], metrics: Sequence[BaseMetri
         if kept:
             values = metric.compute_metrics([state for states in kept for state in states])
             scores |= {f'{metric.prefix}/{name}': float(value) for name, value in values.items()}
-        elif reasons:
+        if reasons:
             missing[metric.prefix] = reasons[0]
     ranking = ranking_metric(metrics)
     return EvaluationSummary(
