@@ -239,3 +239,8 @@ class TestMirrorScene:
 def test_refuses_nonsense(build, message):
     with pytest.raises(ValueError, match=message):
         build()
+
+
+def test_mirroring_before_the_cameras_are_one():
+    with pytest.raises(ValueError, match='MirrorScene must come after ResizeCrop'):
+        MirrorScene(prob=1)({'rng': np.random.default_rng(0), 'color': [], 'depth': [], 'instance': []})

@@ -71,7 +71,7 @@ class SplitKeyframes(Transform):
     with depth of every other view are seen by one of them; a view that overlaps no other becomes a keyframe. Sets
     `keyframes`, (V,) bool. Needs `overlap.npz` (tools/measure_overlap.py).
 
-    After ShuffleViews.
+    After ShuffleViews. The number of keyframes differs from sample to sample, so that a batch holds one scene.
 
     Args:
         num_keyframes: how many at least, or (least, most) for a random such number; at most all views.
