@@ -207,6 +207,8 @@ class TestSiu3r:
             ('intrinsic.txt', 'a b c d e f g h i', r'intrinsic\.txt: expected a matrix'),
             ('intrinsic.txt', '1 5 0 0 1 0 0 0 1', r'intrinsic\.txt: expected a camera matrix without skew'),
             ('extrinsic/3.txt', np.ones((4, 4)), 'last row 0 0 0 1'),
+            ('extrinsic/3.txt', np.diag([1, 1, -1, 1]), r'3\.txt: expected a rotation and a translation'),
+            ('extrinsic/3.txt', np.diag([2, 2, 2, 1]), r'3\.txt: expected a rotation and a translation'),
             ('color/3.jpg', b'\xff\xd8\xff', r'3\.jpg: not a JPEG image'),
             ('color/3.jpg', color_of(3)[:-200], r'3\.jpg: the JPEG image cannot be decoded'),
             ('depth/3.png', encoded(depth_of(3))[:200], r'3\.png: not a PNG image'),

@@ -234,6 +234,30 @@ def test_a_missing_file_fails_one_scene_only(release: Any, out: Path, ending: st
     assert sorted(path.name for path in (out / 'scenes').iterdir()) == ['scene0000_00', 'scene0002_00']
 
 
+@pytest.mark.parametrize(
+    ('place', 'value', 'damaged', 'message'),
+    [
+        (0, 0.0, True, 'frame 1: pose: expected a rotation and a translation'),
+        (0, -1.0, True, 'frame 1: pose: expected a rotation and a translation'),  # a mirror
+        (15, 2.0, True, 'frame 1: pose: expected a rotation and a translation'),
+        (3, np.nan, False, 'frame 1: pose: partly not finite'),
+        (12, -np.inf, False, 'frame 1: pose: partly not finite'),
+    ],
+)
+def test_poses_that_are_none(release: Any, out: Path, place: int, value: float, damaged: bool, message: str) -> None:
+    release.add('scene0000_00', num_frames=3)
+    path = release.file('scene0000_00', '.sens')
+    content, pose = path.read_bytes(), release.pose(1).tobytes()
+    changed = release.pose(1).ravel()
+    changed[place] = value
+    path.write_bytes(content.replace(pose, changed.tobytes()))
+    text = convert_scannet(release.root, out, frame_skip=1).describe()
+    assert f'scene0000_00.sens: {message}' in text
+    scene = scene_of(out, 'scene0000_00')
+    assert [frame['id'] for frame in scene['frames']] == ['000000', '000002']
+    assert scene['report']['frames_damaged' if damaged else 'frames_without_pose'] == ['000001']
+
+
 def test_a_scan_without_any_pose_fails(release: Any, out: Path) -> None:
     release.add('scene0000_00', num_frames=2, without_pose=(0, 1))
     summary = convert_scannet(release.root, out, frame_skip=1)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from .batch import ConversionSummary
-from .posed_files import checked_intrinsics, read_arrays, read_jpeg, read_png, relabelled
+from .posed_files import checked_intrinsics, checked_pose, read_arrays, read_jpeg, read_png, relabelled
 from .posed_scene import MAX_INSTANCES, PosedFrame, PosedScene, convert_posed_scenes
 from .share import Share
 
@@ -62,6 +62,7 @@ class Panst3rScene(PosedScene):
         pose = self._cameras.poses[position]
         if not np.isfinite(pose).all():
             return None
+        pose = checked_pose(pose, f'{METADATA}: {self.scene_id}: {name}')
         color, size = read_jpeg(self.folder / 'images' / f'{name}.jpg')
         depth = read_png(self.folder / 'depth' / f'{name}.png', channels=1)
         path = self.folder / 'panoptic' / f'{name}.png'

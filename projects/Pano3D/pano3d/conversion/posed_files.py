@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from .images import ZIP_ERRORS, check_jpeg
+from .poses import is_rigid
 
 MAX_PIXELS = 50_000_000
 MAX_RATIO = 1100  # bytes that deflate makes of one are fewer
@@ -113,15 +114,25 @@ def read_pose(path: Path) -> np.ndarray | None:
 
     Raises:
         FileNotFoundError: if there is no such file.
-        ValueError: if it is not a 4x4 matrix with the last row 0 0 0 1.
+        ValueError: if it is not a 4x4 matrix of a rotation and a translation with the last row 0 0 0 1.
     """
     pose = read_matrix(path)
     if not np.isfinite(pose).all():
         return None
     if pose.shape != (4, 4) or not np.allclose(pose[3], (0, 0, 0, 1)):
         raise ValueError(f'{path}: expected a 4x4 matrix with the last row 0 0 0 1, found {pose.tolist()}')
-    pose[3] = (0, 0, 0, 1)
-    return pose
+    return checked_pose(pose, str(path))
+
+
+def checked_pose(pose: np.ndarray, where: str) -> np.ndarray:
+    """A finite pose (4, 4), its last row exactly 0 0 0 1.
+
+    Raises:
+        ValueError: if it is no rotation and translation.
+    """
+    if not is_rigid(pose):
+        raise ValueError(f'{where}: expected a rotation and a translation, found {pose.tolist()}')
+    return np.vstack([pose[:3], [[0, 0, 0, 1]]])
 
 
 def read_intrinsics(path: Path) -> np.ndarray:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from .images import AnnotationArchive, check_jpeg, encode_png
+from .poses import is_rigid
 from .scannet_scan import Scan
 from .scene_store import ConversionReport
 from .sens import SensFrame, SensReader
@@ -54,8 +55,11 @@ def store_frames(
             frame_id = f'{frame.index:06d}'
             if not frame.has_pose:
                 report.frames_without_pose.append(frame_id)
+                if np.isfinite(frame.camera_to_world).any():  # lost tracking leaves no finite number
+                    report.warnings.append(f'{reader.path}: frame {frame.index}: pose: partly not finite; left out')
                 continue
             try:
+                _check_pose(reader, frame)
                 depth, instance = _depth_png(reader, frame), maps.read(frame.index)
             except ValueError as error:
                 report.frames_damaged.append(frame_id)
@@ -109,6 +113,14 @@ def _camera_record(reader: SensReader, report: ConversionReport) -> dict[str, ob
         record[f'{kind}_size'] = list(size)
         record[f'{kind}_intrinsics'] = intrinsics[:3, :3].tolist()
     return record
+
+
+def _check_pose(reader: SensReader, frame: SensFrame) -> None:
+    if not is_rigid(frame.camera_to_world):
+        raise ValueError(
+            f'{reader.path}: frame {frame.index}: pose: expected a rotation and a translation, '
+            f'found {frame.camera_to_world.tolist()}'
+        )
 
 
 def _depth_png(reader: SensReader, frame: SensFrame) -> bytes:
