@@ -217,7 +217,7 @@ def test_a_view_without_depth_is_not_said_to_overlap_nothing():
 def test_the_size_of_chunks_does_not_matter(chunk_size):
     images = random_images(7)
     expected, found = predict(build(chunk_size=3), images), predict(build(chunk_size=chunk_size), images)
-    torch.testing.assert_close(found.pred_semantic, expected.pred_semantic, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(found.pred_semantic, expected.pred_semantic, rtol=2e-3, atol=1e-3)
     torch.testing.assert_close(
         found.pred_reconstruction.points, expected.pred_reconstruction.points, rtol=1e-4, atol=1e-4
     )
@@ -229,7 +229,7 @@ def test_permuting_rendered_frames_permutes_what_is_rendered():
     images, model = random_images(7), build()
     straight, permuted = predict(model, images), predict(model, images[:, order])
     assert (straight.pred_semantic[1] - straight.pred_semantic[2]).abs().max() > 1e-2
-    torch.testing.assert_close(permuted.pred_semantic, straight.pred_semantic[order], rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(permuted.pred_semantic, straight.pred_semantic[order], rtol=2e-3, atol=1e-3)
     points = straight.pred_reconstruction.points[order]
     torch.testing.assert_close(permuted.pred_reconstruction.points, points, rtol=1e-4, atol=1e-4)
 
@@ -244,7 +244,7 @@ def test_prediction_is_the_forward_pass_of_eval_mode():
     last = output.segmentation[-1]
     rendered = type(last)(last.classes[:, 1], last.masks[:, :, 3:])
     expected = model.readout(rendered[0], SIZE, model.label_space, SceneSample())
-    torch.testing.assert_close(result.pred_semantic, expected.pred_semantic, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(result.pred_semantic, expected.pred_semantic, rtol=2e-3, atol=1e-3)
 
 
 def test_predictions_go_where_they_are_wanted():
@@ -313,7 +313,7 @@ def test_views_of_several_sizes_are_predicted_each_in_its_own(chunk_size):
                 expected.pred_reconstruction.points[view].movedim(-1, 0),
             ),
         ):
-            torch.testing.assert_close(one[:, :height, :width], other[:, :height, :width], rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(one[:, :height, :width], other[:, :height, :width], rtol=2e-3, atol=1e-3)
 
 
 def test_equal_sizes_said_one_by_one_change_nothing():

@@ -170,3 +170,45 @@ def test_bfloat16_keeps_geometry_and_losses_in_float32_and_stays_close(batch):
 def test_an_unknown_precision_is_refused():
     with pytest.raises(ValueError, match=r"`precision` must be one of .*, got 'half'"):
         build(precision='half')
+
+
+def with_dinov2(**changes):
+    features = dict(type='DINOv2Features', dim=16, depth=1, num_heads=2, position_grid=3, **changes)
+    return build(extra_features=dict(dinov2=features), head__bridge__extra_dims=dict(dinov2=16))
+
+
+def test_the_head_reads_extra_features_and_they_stay_frozen(batch):
+    model = with_dinov2()
+    found = gradients(model, batch)
+    assert not any(name.startswith('extra_features') for name in found)
+    assert model.training and not model.extra_features['dinov2'].encoder.training
+    assert found['head.bridge.norms.dinov2.weight'].abs().max() > 0
+    inputs, samples = batch
+    masks = model.eval()(inputs).segmentation[-1].masks
+    torch.nn.init.normal_(model.extra_features['dinov2'].encoder.norm.weight)
+    assert not torch.allclose(model(inputs).segmentation[-1].masks, masks)
+    [result] = model(inputs, samples, mode='predict')
+    assert result.pred_panoptic.shape == (VIEWS, HEIGHT, WIDTH)
+
+
+def test_extra_features_may_be_trained(batch):
+    found = gradients(with_dinov2(frozen=False), batch)
+    assert any(name.startswith('extra_features.dinov2.encoder.blocks') for name in found)
+
+
+@pytest.mark.parametrize('chunk_size', [1, 8])
+def test_prediction_in_chunks_is_that_of_the_last_stage(batch, chunk_size):
+    model, (inputs, samples) = build(chunk_size=chunk_size).eval(), batch
+    [result] = model(inputs, samples, mode='predict')
+    with torch.no_grad():
+        last = model(inputs).segmentation[-1][0]
+    expected = model.readout(last, (HEIGHT, WIDTH), model.label_space, samples[0])
+    torch.testing.assert_close(result.pred_semantic, expected.pred_semantic, rtol=2e-3, atol=1e-3)
+    assert torch.equal(result.pred_panoptic.instance, expected.pred_panoptic.instance)
+
+
+def test_views_of_several_sizes_are_refused_where_all_views_attend_to_each_other(batch):
+    inputs, [sample] = batch
+    sample.set_metainfo(dict(view_sizes=[(28, 42), (14, 28)]))
+    with pytest.raises(ValueError, match=r'VGGTBackbone takes views of one size only, got \[\(14, 28\), \(28, 42\)\]'):
+        build()(inputs, [sample], mode='predict')

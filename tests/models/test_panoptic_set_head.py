@@ -224,3 +224,40 @@ def test_features_that_do_not_fit_are_refused(changes, words):
 def test_a_missing_feature_is_named():
     with pytest.raises(ValueError, match="needs the features \\['decoder'\\]"):
         tiny_head()(ViewFeatures({'encoder': torch.zeros(1, 1, 6, 6, dtype=torch.float64)}, GRID))
+
+
+@pytest.mark.parametrize('chunk_size', [1, 3, 10])
+@pytest.mark.parametrize('mixed', [False, True])
+def test_prediction_alone_is_the_last_stage_of_the_forward_pass(features, chunk_size, mixed):
+    head = tiny_head()
+    extents = torch.tensor([[2, 3], [1, 2], [2, 1], [2, 3]]).expand(2, VIEWS, 2) if mixed else None
+    views = ViewFeatures({'encoder': features[0], 'decoder': features[1]}, GRID, extents)
+    output, first = head(views), None
+    for _ in range(2):  # from the learned queries, and from those of a pass before
+        with torch.no_grad():
+            expected = head(views, first)
+        found = head.predict(views, first, chunk_size=chunk_size)
+        torch.testing.assert_close(found.masks.double(), expected.predictions[-1].masks, rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(found.classes.double(), expected.predictions[-1].classes, rtol=1e-5, atol=1e-5)
+        assert (found.extents is None) == (not mixed)
+        if mixed:
+            assert torch.equal(found.extents, expected.predictions[-1].extents)
+        first = output.queries.detach()
+
+
+def test_parts_of_several_sizes_join_on_one_canvas():
+    generator = torch.Generator().manual_seed(0)
+    grids, places = [(1, 2), (3, 1)], [(2, 0), (1,)]
+    parts = [
+        ViewFeatures({'a': torch.rand(2, len(p), g[0] * g[1], 5, generator=generator)}, g)
+        for g, p in zip(grids, places, strict=True)
+    ]
+    joined = ViewFeatures.join(list(zip(places, parts, strict=True)))
+    assert joined.grid == (3, 2)
+    assert joined.extents[0].tolist() == [[1, 2], [3, 1], [1, 2]]
+    canvas = joined.sources['a'].unflatten(2, (3, 2))
+    assert torch.equal(canvas[:, [2, 0], 0], parts[0].sources['a'])
+    assert torch.equal(canvas[:, 1, :, 0], parts[1].sources['a'][:, 0])
+    assert (canvas[outside(joined.extents, joined.grid)] == 0).all()
+    with pytest.raises(ValueError, match=r'each of V views once, got the views \[0, 2\]'):
+        ViewFeatures.join([((0, 2), parts[0])])

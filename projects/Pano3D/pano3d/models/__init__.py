@@ -13,6 +13,7 @@ from .backbones import (
 from .classifier import LinearClassifier, TextClassifier
 from .criteria import DUSt3RCriterion, MUSt3RCriterion, Pi3Criterion, SetCriterion, VGGTCriterion
 from .data_preprocessor import SceneDataPreprocessor
+from .extra_features import DINOv2Features
 from .feature_bridge import FeatureBridge
 from .joint_loss import JointLoss
 from .keyframes import CoverageKeyframes, EveryNthKeyframes, LinspaceKeyframes
@@ -33,6 +34,7 @@ __all__ = [
     'AnchoredPositions',
     'ConnectedReadOut',
     'CoverageKeyframes',
+    'DINOv2Features',
     'DUSt3RBackbone',
     'DUSt3RCriterion',
     'EveryNthKeyframes',
