@@ -107,6 +107,48 @@ def test_counts_equal_slow_reference(engine: str, excuse_predicted_void: bool) -
     assert (total > 15).all(), 'the random maps must exercise every kind of count'
 
 
+def odd_labels(kind: str, seed: int) -> Labels:
+    """Maps that evaluators trip over."""
+    labels = random_labels(seed)
+    p, i, g, j = (labels[key] for key in KEYS)
+    void, big = torch.full_like(g, -1), torch.tensor([0, 65535, 65536, 131_071, 2**31, 2**40])
+    return (
+        labels
+        | {
+            'nothing predicted': {'predicted_category': void},
+            'no ground truth': {'gt_category': void},
+            'void everywhere': {'predicted_category': void, 'gt_category': void},
+            'one class': {'predicted_category': torch.full_like(p, 2), 'gt_category': torch.full_like(g, 2)},
+            'only stuff, split': {'predicted_category': p.clamp(max=1), 'gt_category': g.clamp(max=1)},
+            'large ids with gaps': {'predicted_instance': big[i % 6], 'gt_instance': big[j]},
+            'ids on void and stuff': {'predicted_instance': i + 100 * (p < 2), 'gt_instance': j + 7 * (g < 2)},
+            'one id in several classes': {'predicted_instance': torch.ones_like(i), 'gt_instance': torch.ones_like(j)},
+        }[kind]
+    )
+
+
+ODD = (
+    'nothing predicted',
+    'no ground truth',
+    'void everywhere',
+    'one class',
+    'only stuff, split',
+    'large ids with gaps',
+    'ids on void and stuff',
+    'one id in several classes',
+)
+
+
+@pytest.mark.parametrize('kind', ODD)
+def test_counts_of_odd_maps_equal_slow_reference(engine: str, kind: str) -> None:
+    for seed in range(4):
+        labels = odd_labels(kind, seed)
+        for excuse in (False, True):
+            counts = panoptic_counts(**labels, is_stuff=IS_STUFF, excuse_predicted_void=excuse)
+            for c, row in as_rows(counts).items():
+                assert row == pytest.approx(slow_counts(labels, excuse)[c], abs=1e-12), f'seed {seed}, class {c}'
+
+
 @pytest.mark.parametrize('rules', [panoptic_counts, panoptic_lifting_counts])
 def test_ground_truth_fed_back_scores_one(rules: object) -> None:
     for seed in range(10):
