@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from pathlib import Path
 
 from pano3d.apis.scene_overlap import measure_overlap
+from pano3d.conversion.share import usable_cores
 
 SPLITS = ('train.json', 'val.json', 'test.json')
 
@@ -24,9 +24,7 @@ def parse_args() -> argparse.Namespace:
         '--tolerance', type=float, default=0.05, help='relative difference of depth of one surface (default: 0.05)'
     )
     parser.add_argument('--redo', action='store_true', help='measure scenes again that have a table')
-    parser.add_argument(
-        '--num-workers', type=int, default=os.cpu_count() or 1, metavar='N', help='default: one per CPU'
-    )
+    parser.add_argument('--num-workers', type=int, default=usable_cores(), metavar='N', help='default: one per CPU')
     return parser.parse_args()
 
 

@@ -165,6 +165,7 @@ class TestSiu3r:
         assert [(result.reused, result.error is None) for result in first.results] == [(False, True), (False, False)]
         assert [(result.reused, result.error is None) for result in second.results] == [(True, True), (False, False)]
 
+    @pytest.mark.slow
     def test_killed_in_the_middle_of_a_scene(self, root, tmp_path):
         """Only what was not finished is done again, and the folder becomes that of a run without interruption."""
         for name in range(12, 150):

@@ -11,7 +11,7 @@ import pytest
 
 def _raw_formats(root: Path) -> Path:
     """The folder of raw releases, which is `root` itself or in it."""
-    return next(path for path in (root / 'scannet_raw', root) if path.is_dir())
+    return root / 'scannet_raw' if (root / 'scannet_raw').is_dir() else root
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
