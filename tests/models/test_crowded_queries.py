@@ -9,10 +9,12 @@ import pytest
 import torch
 from mmengine.registry import DefaultScope
 
+from pano3d.engine import load_config
 from pano3d.models import AnchoredPositions, PanopticSetHead, TokenSelection, ViewFeatures
 from pano3d.models.anchors import TokenPoints
 from pano3d.registry import MODELS
 
+CONFIGS = Path(__file__).parents[2] / 'configs' / 'crowded'
 GRID, VIEWS, DIM, QUERIES = (2, 3), 4, 32, 5
 TOKENS = VIEWS * 6
 SELECTION = dict(type='TokenSelection', dim=DIM)
@@ -269,3 +271,21 @@ def test_what_does_not_exist_is_refused():
         TokenSelection(dim=8, spread='colours')
     with DefaultScope.overwrite_default_scope('pano3d'):
         assert isinstance(MODELS.build(dict(ANCHORS)), AnchoredPositions)
+
+
+@pytest.mark.parametrize('name', ['two_stage', 'anchored', 'two_stage_anchored'])
+def test_the_model_gives_the_points_of_the_middles_of_patches_and_trains_all_parts(name):
+    config = load_config(CONFIGS / f'{name}.py')
+    torch.manual_seed(0)
+    with DefaultScope.overwrite_default_scope('pano3d'):
+        model = MODELS.build(config.model)
+    model.init_weights()
+    seen = []
+    model.head.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    output = model(torch.rand(1, 2, 3, 28, 42), mode='tensor')
+    points = model.backbone.reconstruct(output.geometry).points
+    assert torch.equal(seen[0].points, points[:, :, 7::14, 7::14].flatten(2, 3))
+    assert not seen[0].points.requires_grad
+    sum(stage.masks.square().sum() + stage.classes.square().sum() for stage in output.segmentation).backward()
+    idle = [name for name, p in model.head.named_parameters() if p.requires_grad and p.grad is None]
+    assert not idle

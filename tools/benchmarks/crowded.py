@@ -53,6 +53,9 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--train-rooms', type=int, default=120, metavar='N')
     parser.add_argument('--held-out-rooms', type=int, default=32, metavar='N')
     parser.add_argument('--start-steps', type=int, default=500, metavar='N', help='of the common start')
+    parser.add_argument(
+        '--start', type=Path, metavar='CHECKPOINT', help='start from this network of the size of the demo instead'
+    )
     parser.add_argument('--steps', type=int, default=300, metavar='N', help='of each run')
     parser.add_argument('--jobs', type=int, default=2, metavar='N', help='runs at the same time, one thread each')
     parser.add_argument('--only', nargs=2, metavar=('VARIANT', 'SEED'), help=argparse.SUPPRESS)
@@ -74,18 +77,22 @@ def make_rooms(data: Path, *, train: int, held_out: int, workers: int) -> None:
 
 def start_file(args: argparse.Namespace) -> Path:
     """The checkpoint of the common start."""
+    if args.start is not None:
+        return args.out / f'start_from_{args.start.stem}.pth'
     return args.out / f'start_{args.train_rooms}_rooms_{args.start_steps}_steps.pth'
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What decides the result of a run besides its variant and seed."""
-    return {name: getattr(args, name) for name in ('train_rooms', 'held_out_rooms', 'start_steps', 'steps')}
+    names = ('train_rooms', 'held_out_rooms', 'start_steps', 'steps')
+    return {name: getattr(args, name) for name in names} | {'start': None if args.start is None else str(args.start)}
 
 
 def run_config(args: argparse.Namespace, variant: str, seed: int, *, start: bool) -> Config:
     """The config of a run, or of the common start."""
     options: dict[str, Any] = {
         'randomness.seed': seed,
+        'default_hooks.logger.interval': 50,
         'train_dataloader.dataset.data_root': str(args.data / 'train'),
         'test_dataloader.dataset.data_root': str(args.data / 'held_out'),
         'default_hooks.checkpoint.save_last': False,
@@ -112,9 +119,13 @@ def train_start(args: argparse.Namespace) -> None:
     """The common start: all of the network, without its queries."""
     config = run_config(args, BASELINE, 0, start=True)
     config.work_dir = str(args.out / 'start')
-    model = Runner.from_cfg(config).train()
-    kept = {name: value for name, value in model.state_dict().items() if not name.startswith('head.decoder.query_')}
-    torch.save({'state_dict': kept}, start_file(args))
+    save_start(Runner.from_cfg(config).train().state_dict(), start_file(args))
+
+
+def save_start(state: dict[str, torch.Tensor], path: Path) -> None:
+    """A network without its queries, which every run draws anew."""
+    kept = {name: value for name, value in state.items() if not name.startswith('head.decoder.query_')}
+    torch.save({'state_dict': kept}, path)
 
 
 def train_run(args: argparse.Namespace, variant: str, seed: int) -> None:
@@ -141,7 +152,7 @@ def in_process(args: argparse.Namespace, variant: str, seed: str) -> bool:
     """Do one run in a process of its own, with one thread; whether it succeeded."""
     command = [sys.executable, __file__, '--out', args.out, '--data', args.data, '--only', variant, seed]
     for name, value in settings(args).items():
-        command += [f'--{name.replace("_", "-")}', str(value)]
+        command += [] if value is None else [f'--{name.replace("_", "-")}', str(value)]
     log = args.out / f'{variant}_{seed}.log'
     begin = time.perf_counter()
     with log.open('w') as file:
@@ -200,7 +211,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         train_start(args) if variant == 'start' else train_run(args, variant, int(seed))
         return 0
     make_rooms(args.data, train=args.train_rooms, held_out=args.held_out_rooms, workers=args.jobs)
-    if not start_file(args).is_file() and not in_process(args, 'start', '0'):
+    if args.start is not None:
+        save_start(torch.load(args.start, map_location='cpu', weights_only=True)['state_dict'], start_file(args))
+    elif not start_file(args).is_file() and not in_process(args, 'start', '0'):
         return 1
     runs = [(variant, seed) for seed in args.seeds for variant in args.variants]
     with ThreadPoolExecutor(args.jobs) as pool:
