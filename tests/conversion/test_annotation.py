@@ -74,6 +74,13 @@ def test_label_table_goes_through_the_raw_category(tmp_path: Path) -> None:
     }
 
 
+def test_label_table_that_an_editor_has_stored_anew(tmp_path: Path) -> None:
+    """With a byte order mark and other line ends."""
+    path = tmp_path / 'labels.tsv'
+    path.write_bytes(b'\xef\xbb\xbfid\traw_category\tnyu40id\r\n1\twall\t1\r\n')
+    assert read_label_table(path) == {'wall': LabelIds(1, 1)}
+
+
 @pytest.mark.parametrize(
     ('text', 'message'),
     [

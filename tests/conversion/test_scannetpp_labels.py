@@ -58,6 +58,13 @@ def test_classes_of_labels(folder: Path) -> None:
     ]
 
 
+def test_labels_are_compared_to_the_letter(folder: Path) -> None:
+    """As in the official tools: a word with a space at its end is another word."""
+    (folder / 'map_benchmark.csv').write_text(MAP + 'seat ,1,chair,chair\nbench,1,chair ,chair\n')
+    classes = BenchmarkClasses.read(folder)
+    assert [classes.class_id(label) for label in ('seat ', 'seat', 'bench')] == [1, None, None]
+
+
 @pytest.mark.parametrize(
     ('name', 'text', 'message'),
     [
