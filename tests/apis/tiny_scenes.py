@@ -16,6 +16,21 @@ from pano3d.structures import LabelSpace, PanopticMap, Reconstruction, SceneSamp
 VIEWS, ROWS, COLUMNS, BLOCK = 3, 4, 5, (10, 12)
 SIZE = (VIEWS, ROWS * BLOCK[0], COLUMNS * BLOCK[1])
 
+CONFIG = """
+_base_ = 'pano3d::_base_/default_runtime.py'
+model = dict(type='BlurredTruth', data_preprocessor=dict(type='SceneDataPreprocessor'))
+test_dataloader = dict(
+    batch_size=1,
+    num_workers=0,
+    sampler=dict(type='DefaultSampler', shuffle=False),
+    dataset=dict(type='TinyScenes', data_root={root!r}, ann_file='val.json', label_space='scannet20'),
+)
+test_evaluator = [dict(type='ScenePanopticMetric'), dict(type='DepthMetric')]
+test_cfg = dict(type='TestLoop')
+log_level = 'ERROR'
+visualizer = dict(_delete_=True, type='Visualizer')
+"""
+
 
 def ground_truth(number: int, folder: Path, label_space: LabelSpace) -> SceneSample:
     """Blocks of 120 pixels, one per class and view; the mesh is made of exactly the points that the views see."""

@@ -17,9 +17,14 @@ from pano3d.evaluation import (
     PointInstanceMetric,
     PointPanopticMetric,
     PointSemanticMetric,
+    SemanticIoUMetric,
     UniteMeshMetric,
     VoxelMetric,
+    mesh_labels,
 )
+from pano3d.evaluation.mesh_labels import vertex_sample
+from pano3d.evaluation.scene_results import measure_scene, summarize_scenes
+from pano3d.evaluation.semantic_iou_metric import class_probabilities
 from pano3d.functional.geometry import transform_points
 from pano3d.registry import METRICS
 from pano3d.structures import LabelSpace, MaskProposals, PanopticMap, Reconstruction, SceneSample
@@ -443,3 +448,49 @@ def test_the_mesh_is_refused_by_what_is_wrong_with_it(tmp_path: Path) -> None:
 def test_refuses_unknown_choices(metric: Any, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         metric(label_space=SPACE, **arguments)
+
+
+def test_half_precision_is_taken_as_it_is_and_changes_nothing(tmp_path: Path) -> None:
+    sample = make_views(0, tmp_path)
+    half = copy_with(sample, pred_semantic=sample.pred_semantic.half())
+    assert class_probabilities(half.to_dict(), SPACE) is half.pred_semantic  # nobody made it larger
+    metrics = [*view_metrics(), SemanticIoUMetric(label_space=SPACE)]
+    assert_same(evaluate([half], metrics), evaluate([sample], metrics))
+
+
+def test_narrow_labels_change_nothing(tmp_path: Path) -> None:
+    for sample, metrics in ((make_points(0), point_metrics), (make_views(0, tmp_path), view_metrics)):
+        narrow = {
+            name: PanopticMap(sample.get(name).category.to(torch.int8), sample.get(name).instance.to(torch.int16))
+            for name in ('gt_panoptic', 'pred_panoptic')
+        }
+        assert_same(evaluate([copy_with(sample, **narrow)], metrics()), evaluate([sample], metrics()))
+
+
+def test_labels_of_the_mesh_are_carried_once_for_all_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    searched = []
+    search = mesh_labels.pixel_neighbours
+    monkeypatch.setattr(mesh_labels, 'pixel_neighbours', lambda *a, **k: searched.append(1) or search(*a, **k))
+    places = ('gt_depth', 'own_geometry')
+    metrics = [
+        UniteMeshMetric(label_space=SPACE),
+        *(PointPanopticMetric(label_space=SPACE, geometry=place) for place in places),
+        *(PointSemanticMetric(label_space=SPACE, geometry=place) for place in places),
+        *(PointInstanceMetric(label_space=SPACE, geometry=place, class_agnostic=True) for place in places),
+    ]
+    sample = make_views(0, tmp_path)
+    together = summarize_scenes([measure_scene(sample, metrics)], metrics).metrics
+    assert len(searched) == len(places)
+    assert_same(together, evaluate([sample], metrics))  # one by one
+    assert len(searched) > len(places)
+
+
+def test_points_of_the_mesh_are_scored_as_points_that_are_given(tmp_path: Path) -> None:
+    """One vertex at every pixel with depth, one neighbour each: the labels of the pixels themselves."""
+    sample = make_views(0, tmp_path)
+    seen = sample.gt_reconstruction.valid
+    given = copy_with(sample, gt_panoptic=sample.gt_panoptic[seen], pred_panoptic=sample.pred_panoptic[seen])
+    carried = vertex_sample(sample.to_dict(), SPACE, 'gt_depth', num_neighbours=1)
+    for name in ('gt_panoptic', 'pred_panoptic'):
+        assert torch.equal(carried[name].category, given.get(name).category)
+        assert torch.equal(carried[name].instance, given.get(name).instance)

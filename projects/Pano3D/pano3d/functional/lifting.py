@@ -66,17 +66,19 @@ def pixel_neighbours(points: Tensor, valid: Tensor, vertices: Tensor, *, num_nei
 
 
 def carry_values(values: Tensor, neighbours: PixelNeighbours) -> Tensor:
-    """Weighted mean of `values` (V, C, H, W) over the neighbours of each vertex, (M, C) in their type.
+    """Weighted mean of `values` (V, C, H, W) over the neighbours of each vertex, (M, C) in their type or float32.
+
+    Half precision is kept where it is and left behind in the sums.
 
     Takes the vertices in pieces, and only the pixels that are neighbours, so that the memory is that of the result.
     """
     views, channels, height, width = values.shape
     by_pixel = values.movedim(1, -1)
-    carried = values.new_empty(len(neighbours.pixel), channels)
+    carried = values.new_empty(len(neighbours.pixel), channels, dtype=torch.promote_types(values.dtype, torch.float32))
     for start in range(0, len(carried), VERTICES_AT_ONCE):
         piece = slice(start, start + VERTICES_AT_ONCE)
         view, row, column = torch.unravel_index(neighbours.pixel[piece], (views, height, width))
-        weight = neighbours.weight[piece, :, None].to(values.dtype)
+        weight = neighbours.weight[piece, :, None].to(carried.dtype)
         carried[piece] = (by_pixel[view, row, column] * weight).sum(1)
     return carried
 
