@@ -48,7 +48,7 @@ def scan(
         num_names: instance ids must be smaller.
 
     Returns:
-        Whether all labels are in range, otherwise the rest is worthless; elements, gt_class, predicted_class, image.
+        False if a label is out of range, and then the rest is worthless; elements, gt_class, predicted_class, image.
     """
     # Segments are numbered through all images, so that an older number means: not seen in this image.
     row_of = np.full((len(uncountable), num_names), -1, np.int32)
@@ -58,44 +58,47 @@ def scan(
     predicted_class = np.full((num_images, ROOM), -1, np.int64)
     size = len(gt_category) // num_images
     rows = columns = width = 0
-    usual = True
+    # Unsigned numbers are indices without a check for negative ones, and a negative label is too large.
+    num_labels, num_ids = np.uintp(len(uncountable)), np.uintp(num_names)
     for image in range(num_images):
-        first_row, first_column = rows, columns
+        first_row, first_column, end = rows, columns, (image + 1) * size
         start = stop = image * size
         p, i, g, j = -1, 0, -1, 0  # an empty run, so that void is the first segment
         while True:
-            if min(p, g) < -1 or max(p, g) + 1 >= len(uncountable) or min(i, j) < 0 or max(i, j) >= num_names:
-                usual, stop = False, start  # and on with void
-                p, i, g, j = -1, 0, -1, 0
-            i, j = 0 if uncountable[p + 1] else i, 0 if uncountable[g + 1] else j
-            if row_of[g + 1, j] < first_row:
+            predicted, predicted_id, gt, gt_id = np.uintp(p + 1), np.uintp(i), np.uintp(g + 1), np.uintp(j)
+            if predicted >= num_labels or gt >= num_labels or predicted_id >= num_ids or gt_id >= num_ids:
+                return False, elements, gt_class, predicted_class, image_of
+            predicted_id = np.uintp(0) if uncountable[predicted] else predicted_id
+            gt_id = np.uintp(0) if uncountable[gt] else gt_id
+            if row_of[gt, gt_id] < first_row:
                 if rows == len(elements):
                     elements = np.concatenate((elements, np.zeros_like(elements)))
                     gt_class = np.concatenate((gt_class, np.zeros_like(gt_class)))
                     image_of = np.concatenate((image_of, np.zeros_like(image_of)))
-                row_of[g + 1, j], gt_class[rows], image_of[rows] = rows, g, image
+                row_of[gt, gt_id], gt_class[rows], image_of[rows] = rows, g, image
                 rows += 1
-            column = column_of[p + 1, i] - first_column
+            column = column_of[predicted, predicted_id] - first_column
             if column < 0:
                 column = columns - first_column
                 if column == elements.shape[1]:
                     elements = np.concatenate((elements, np.zeros_like(elements)), axis=1)
                     predicted_class = np.concatenate((predicted_class, np.full_like(predicted_class, -1)), axis=1)
-                column_of[p + 1, i], predicted_class[image, column] = columns, p
+                column_of[predicted, predicted_id], predicted_class[image, column] = columns, p
                 columns += 1
-            elements[row_of[g + 1, j], column] += stop - start
-            if stop == (image + 1) * size or not usual:
+            elements[np.uintp(row_of[gt, gt_id]), np.uintp(column)] += stop - start
+            if stop == end:
                 break
-            start = stop
+            start, stop = stop, end
             p, i = predicted_category[start], predicted_instance[start]
             g, j = gt_category[start], gt_instance[start]
-            stop += 1
-            while stop < (image + 1) * size and not (
-                (predicted_category[stop] ^ p)
-                | (predicted_instance[stop] ^ i)
-                | (gt_category[stop] ^ g)
-                | (gt_instance[stop] ^ j)
-            ):
-                stop += 1
+            for k in range(np.uintp(start + 1), np.uintp(end)):
+                if (
+                    (predicted_category[k] ^ p)
+                    | (predicted_instance[k] ^ i)
+                    | (gt_category[k] ^ g)
+                    | (gt_instance[k] ^ j)
+                ):
+                    stop = np.int64(k)  # type: ignore[assignment]
+                    break
         width = max(width, columns - first_column)
-    return usual, elements[:rows, :width], gt_class[:rows], predicted_class[:, :width], image_of[:rows]
+    return True, elements[:rows, :width], gt_class[:rows], predicted_class[:, :width], image_of[:rows]
