@@ -139,6 +139,16 @@ def test_prediction_labels_every_pixel_of_every_view_and_leaves_its_input_alone(
     assert all(0 < segment['score'] <= 1 for segment in result.pred_segments)
 
 
+def test_read_outs_may_use_the_predicted_geometry(batch):
+    whole = dict(type='WinnerTakesAllReadOut')
+    results = []
+    for readout in (whole, dict(type='ConnectedReadOut', readout=whole, voxel_size=1e-5, radius=1, min_voxels=1)):
+        with torch.no_grad():
+            results += build(readout=readout).eval()(*batch, mode='predict')
+    assert len(results[1].pred_segments) > len(results[0].pred_segments)
+    assert torch.equal(results[1].pred_panoptic.category, results[0].pred_panoptic.category)
+
+
 def test_class_counts_that_differ_are_refused():
     with pytest.raises(ValueError, match=r"19 classes, but label space 'scannet20' has 20"):
         build(head__classifier__num_classes=19)

@@ -154,7 +154,7 @@ def _claims(score: Tensor, masks: SceneMasks, group: Tensor, mask_threshold: flo
         held = probability.gather(0, owner[None])[0] >= mask_threshold
         members = probability.new_zeros((groups, owner.numel()), dtype=torch.int16)
         members.index_add_(0, group, (probability >= mask_threshold).flatten(1).short())
-        area += (members > 0).sum(1)
+        area += (members > 0).sum(1, dtype=torch.int32)
         kept += torch.bincount(group[owner[held]], minlength=groups)
         owners.append(torch.where(held, owner, NOBODY).int())
     return torch.cat(owners), area, kept

@@ -235,10 +235,9 @@ class OnlinePano3D(Pano3D):
             scene = ViewFeatures.join(looked, self._grid(canvas))
             queries = self.head.refine(scene, queries)  # Q_render
             prediction = self.head.draw(queries, scene, chunk_size=self.chunk_size, offload=self.offload)
-        sample = sample if self.offload is None else sample.to(self.offload)
-        labelled = self.readout(prediction[0], canvas, self.label_space, sample)
-        labelled.pred_reconstruction = result.reconstruction()
-        return labelled
+        sample = sample.clone() if self.offload is None else sample.to(self.offload)
+        sample.pred_reconstruction = result.reconstruction()
+        return self.readout(prediction[0], canvas, self.label_space, sample)
 
     def _update_queries(self, frames: Sequence[Tensor], remembered: KeyframeMemory, canvas: Size) -> Queries:
         """Q_update, from the keyframes as they were when they entered."""

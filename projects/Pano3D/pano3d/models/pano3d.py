@@ -229,9 +229,9 @@ class Pano3D(BaseModel):
         reconstruction = self.backbone.reconstruct(geometry)
         results = []
         for scene, sample in enumerate(data_samples):
-            result = self.readout(prediction[scene], tuple(inputs.shape[-2:]), self.label_space, sample)
-            result.pred_reconstruction = reconstruction[scene]
-            results.append(result)
+            sample = sample.clone()
+            sample.pred_reconstruction = reconstruction[scene]
+            results.append(self.readout(prediction[scene], tuple(inputs.shape[-2:]), self.label_space, sample))
         return results
 
     def forward(

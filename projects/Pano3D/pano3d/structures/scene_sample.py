@@ -17,13 +17,14 @@ class SceneSample(BaseDataElement):
     Meta information: `scene_id` (str), `frame_ids` (list of V str), `label_space` (name, str). Samples of a dataset
     have also `mesh_path` (str, or None) and `instance_categories` (dict from instance id to category index, -1 for
     void), and where they apply: `labelled_classes` (tuple of the category indices that the annotation distinguishes;
-    absent: all) and `keyframes` (list of V bool: which views an online network takes into its memory).
+    absent: all), `keyframes` (list of V bool: which views an online network takes into its memory) and `view_sizes` (list
+    of V (H, W): the part of its image, from the top left, that each view fills; absent: all of it).
 
     Fields, each set only when known:
         gt_panoptic, pred_panoptic: `PanopticMap` (V, H, W).
         gt_reconstruction, pred_reconstruction: `Reconstruction` of V views.
         gt_depth: `DepthViews`, in place of `gt_reconstruction` as long as the sample is packed.
-        pred_semantic: class probabilities (V, C, H, W), the marginal over the queries.
+        pred_semantic: class probabilities (V, C, H, W), the marginal over the queries; the read-outs give float16.
         pred_segments: list of dict(instance=int, category=int, score=float), one per segment of `pred_panoptic`
             (stuff segments have instance 0).
         pred_proposals: `MaskProposals` over the pixels or points, of systems whose masks overlap.
