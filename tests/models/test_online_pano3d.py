@@ -359,3 +359,20 @@ def test_wrong_arguments_are_refused():
         build(min_overlap=0)
     with pytest.raises(ValueError, match='`chunk_size` must be at least 1, got 0'):
         build(chunk_size=0)
+
+
+def test_selected_and_anchored_queries_go_through_both_phases():
+    """Anchors of the first phase go on in the second, in the frame of the same first camera."""
+    model = build()
+    head = dict(selection=dict(type='TokenSelection', dim=DIM), anchors=dict(type='AnchoredPositions', dim=DIM))
+    decoder = dict(type='QueryDecoder', num_queries=6, dim=DIM, num_layers=2, num_heads=2, feedforward_dim=16)
+    with DefaultScope.overwrite_default_scope('pano3d'):
+        model.head.decoder = MODELS.build(decoder | head)
+    losses = model.train()(random_images(), [made_up_sample(keyframes=flags(0, 3))], mode='loss')
+    sum(value for name, value in losses.items() if name.startswith('loss')).backward()
+    assert [name for name, p in model.named_parameters() if p.grad is None] == []
+    model.chunk_size = 2
+    found = predict(model, random_images())
+    model.chunk_size = 8
+    expected = predict(model, random_images())
+    torch.testing.assert_close(found.pred_semantic, expected.pred_semantic, rtol=2e-3, atol=1e-3)
