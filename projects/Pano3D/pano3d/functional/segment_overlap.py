@@ -19,7 +19,7 @@ from .compiled_overlap import compiled_scan
 from .label_runs import Labels, find_runs
 
 # Larger ids are numbered anew: bins are faster than sorting while they are few.
-MAX_INSTANCE = 2**11
+MAX_INSTANCE = 2**10
 
 
 @dataclass(frozen=True)
