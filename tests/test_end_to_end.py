@@ -119,6 +119,22 @@ def test_two_processes_train_and_measure_what_one_measures(scenes):
     assert json.loads((shared / 'metrics.json').read_text()) == metrics
 
 
+def test_a_checkpoint_goes_on_with_another_number_of_processes(scenes, trained):
+    last = trained / f'iter_{STEPS}.pth'
+    without_validation = ['train_cfg.val_begin=100', 'default_hooks.checkpoint.interval=1']
+    two, one = scenes.parent / 'one_to_two', scenes.parent / 'two_to_one'
+    steps = [f'train_cfg.max_iters={STEPS + 1}', *without_validation]
+    run('dist_train.sh', CONFIG, 2, '--work-dir', two, '--resume', last, *options(scenes), *steps)
+    steps = [f'train_cfg.max_iters={STEPS + 2}', *without_validation]
+    resume = two / f'iter_{STEPS + 1}.pth'
+    run('train.py', CONFIG, '--work-dir', one, '--resume', resume, *options(scenes), *steps)
+    end = torch.load(one / f'iter_{STEPS + 2}.pth', weights_only=True)
+    assert {int(entry['step']) for entry in end['optimizer']['state'].values()} == {STEPS + 2}
+    assert end['state_dict'].keys() == state(last).keys()
+    changed = [name for name, value in state(last).items() if not torch.equal(value, end['state_dict'][name])]
+    assert changed and all(end['state_dict'][name].isfinite().all() for name in changed)
+
+
 def test_a_checkpoint_of_another_model_is_one_clear_error(scenes, trained):
     done = run(
         'test.py',

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from mmengine.config import DictAction
+from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from pano3d.engine import TrainingDivergedError, check_inputs, configure_processes, load_config
@@ -46,7 +47,8 @@ def main() -> None:
         config.optim_wrapper.type = 'GuardedAmpOptimWrapper'
         config.optim_wrapper.loss_scale = 'dynamic'
     try:
-        Runner.from_cfg(config).train()
+        runner = RUNNERS.build(config) if 'runner_type' in config else Runner.from_cfg(config)
+        runner.train()
     except TrainingDivergedError as error:
         sys.exit(f'train.py: {error}')
 

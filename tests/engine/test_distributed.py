@@ -12,9 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from mmengine.model import MMDistributedDataParallel
+from mmengine.config import Config
+from mmengine.model import BaseModel, MMDistributedDataParallel
 from mmengine.registry import DefaultScope
+from mmengine.runner import FlexibleRunner
 from torch import Tensor, nn
+from torch.utils.data import Dataset
 
 from pano3d.engine import GuardedOptimWrapper, NonFiniteStepHook, TrainingDivergedError, load_config
 from pano3d.models import Pano3D
@@ -200,3 +203,74 @@ def test_all_ranks_skip_a_step_together_and_name_the_sample_of_the_one_to_blame(
     assert message == other
     assert 'step 5: the loss is not finite' in message and 'scene0, frames 0, 1 [loss]' in message
     assert 'scene1' not in message
+
+
+class Plane(BaseModel):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 4)
+
+    def forward(self, inputs, data_samples=None, mode='loss'):
+        return {'loss': self.layer(torch.stack(list(inputs))).square().mean()}
+
+
+class Vectors(Dataset):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, index: int) -> dict:
+        return {'inputs': torch.arange(3.0) + index}
+
+
+def train_sharded(folder: Path, steps: int, resume: Path | None = None) -> dict[str, Tensor]:
+    """Parameters after so many steps, with what `configs/_base_/strategies/fsdp.py` says."""
+    config = Config.fromfile(CONFIGS / '_base_/strategies/fsdp.py')
+    config.strategy.model_wrapper.device_id = torch.device('cpu')
+    on_cpu = dict(rank0_only=False, offload_to_cpu=False)  # torch crashes when it moves shards from the CPU to the CPU
+    config.strategy.state_dict_cfg = dict(
+        state_dict_type='FULL_STATE_DICT',
+        state_dict_config=dict(type='FullStateDictConfig', **on_cpu),
+        optim_state_dict_config=dict(type='FullOptimStateDictConfig', **on_cpu),
+    )
+    torch.manual_seed(0)
+    runner = FlexibleRunner(
+        model=Plane(),
+        work_dir=str(folder),
+        strategy=config.strategy,
+        train_dataloader=dict(
+            dataset=Vectors(), sampler=dict(type='DefaultSampler', shuffle=False), batch_size=1, num_workers=0
+        ),
+        train_cfg=dict(type='IterBasedTrainLoop', max_iters=steps),
+        optim_wrapper=dict(
+            type='GuardedOptimWrapper', optimizer=dict(type='AdamW', lr=0.1), clip_grad=dict(max_norm=0.5)
+        ),
+        default_hooks=dict(
+            checkpoint=dict(type='CheckpointHook', by_epoch=False, interval=1),
+            plain_checkpoint=dict(type='PlainCheckpointHook'),
+        ),
+        default_scope='pano3d',
+        log_level='ERROR',
+        experiment_name=folder.name,
+        load_from=resume and str(resume),
+        resume=resume is not None,
+    )
+    runner.train()
+    torch.distributed.barrier()  # the first process writes the file
+    return torch.load(folder / f'iter_{steps}.pth', weights_only=True)['state_dict']
+
+
+def test_sharded_training_is_that_of_one_process_and_resumes(tmp_path):
+    def work(rank: int) -> list[dict[str, Tensor]]:
+        straight = train_sharded(tmp_path / 'straight', 3)
+        return [straight, train_sharded(tmp_path / 'resumed', 3, tmp_path / 'straight' / 'iter_2.pth')]
+
+    (straight, resumed), _ = on_ranks(work, tmp_path)
+    torch.manual_seed(0)
+    model = Plane()
+    wrapper = GuardedOptimWrapper(optimizer=torch.optim.AdamW(model.parameters(), lr=0.1), clip_grad={'max_norm': 0.5})
+    for first in (0, 2, 4):
+        inputs = [Vectors()[index]['inputs'] for index in (first, first + 1)]
+        wrapper.update_params(model(inputs)['loss'])
+    for name, expected in model.state_dict().items():
+        torch.testing.assert_close(straight[name], expected, rtol=1e-4, atol=1e-5)
+        assert torch.equal(straight[name], resumed[name]), name

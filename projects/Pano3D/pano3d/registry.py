@@ -20,6 +20,7 @@ METRICS = _child(mmengine_registry.METRICS, 'evaluation')
 HOOKS = _child(mmengine_registry.HOOKS, 'engine')
 LOOPS = _child(mmengine_registry.LOOPS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
+STRATEGIES = _child(mmengine_registry.STRATEGIES, 'engine')
 # Nothing of ours is in these yet; without them mmengine warns at every start that the scope has no such registry.
 MODEL_WRAPPERS = _child(mmengine_registry.MODEL_WRAPPERS, 'models')
 OPTIMIZERS = _child(mmengine_registry.OPTIMIZERS, 'engine')

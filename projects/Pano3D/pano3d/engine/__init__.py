@@ -9,6 +9,7 @@ from .optimizer import PartOptimWrapperConstructor
 from .plain_checkpoint import PlainCheckpointHook
 from .protocols import select_protocols
 from .scene_test_loop import SceneTestLoop
+from .sharded import ShardedStrategy
 from .task_gradients import TaskGradientHook
 from .train_loop import ReproducibleTrainLoop
 
@@ -21,6 +22,7 @@ __all__ = [
     'PlainCheckpointHook',
     'ReproducibleTrainLoop',
     'SceneTestLoop',
+    'ShardedStrategy',
     'TaskGradientHook',
     'TrainingDivergedError',
     'check_inputs',
