@@ -156,6 +156,23 @@ def test_every_parameter_learns_from_both_tasks():
     assert [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
+def test_the_gradient_factor_acts_once_in_either_phase():
+    """Through F of the keyframes, F of the views, and the memory: all that segmentation sends is scaled alike."""
+    found = []
+    for factor in (1.0, 0.1):
+        model = build(segmentation_gradient=factor, frozen_encoder=True).train()
+        losses = model(random_images(), [made_up_sample(keyframes=flags(0, 3))], mode='loss')
+        sum(value for name, value in losses.items() if name.startswith('loss_segmentation')).backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+        torch.manual_seed(0)
+    full, tenth = found
+    assert full.keys() == tenth.keys() and not any('backbone.encoder' in name for name in full)
+    assert any(name.startswith('backbone.decoder') for name in full)
+    for name, value in full.items():
+        factor = 0.1 if name.startswith('backbone') else 1.0
+        torch.testing.assert_close(tenth[name], factor * value, rtol=1e-3, atol=1e-6)
+
+
 def test_without_named_keyframes_the_network_draws_them():
     model = build().train()
     drawn = {tuple(model(random_images(), [made_up_sample()]).geometry['update_views'][0].tolist()) for _ in range(12)}

@@ -26,9 +26,9 @@ MIB = 2**20
 
 def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        description='Time and peak memory of the full-size head in prediction (bridge, layers of queries, masks), with random '
-        'weights and random features of the backbone. Memory is what is added to weights and features, and includes the '
-        'masks that come out.',
+        description='Time and peak memory of the full-size head in prediction (bridge, layers of queries, masks), '
+        'with random weights and random features of the backbone. Memory is what is added to weights and features, '
+        'and includes the masks that come out.',
         epilog='Exit status: 0, or 2 on bad arguments.',
     )
     parser.add_argument('--views', nargs='+', type=int, default=[4, 8, 16, 32, 64, 128], help='default: 4 to 128')
