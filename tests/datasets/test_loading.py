@@ -40,6 +40,21 @@ def test_without_annotation_everything_is_zero(make_dataset):
     assert [bool(i.any()) for i in instance] == [True, False, True]
 
 
+def test_without_depth_all_of_it_is_unknown_and_colour_gives_the_camera(make_dataset):
+    root = make_dataset({'a': 3})
+    path = root / 'scenes' / 'a' / 'scene.json'
+    record = json.loads(path.read_text())
+    frame = record['frames'][1]
+    frame['depth'] = None
+    del frame['depth_size'], frame['depth_intrinsics']
+    path.write_text(json.dumps(record))
+    results = load(root)
+    assert results['depth'][1].shape == (48, 64)
+    assert [bool(depth.any()) for depth in results['depth']] == [True, False, True]
+    np.testing.assert_array_equal(results['depth_intrinsics'][1], results['color_intrinsics'][1])
+    assert [depth.any() for depth in ResizeCrop(size=(14, 28))(results)['depth']] == [True, False, True]
+
+
 def test_exif_orientation_is_not_applied(make_dataset):
     """The intrinsics belong to the pixels as stored."""
     root = make_dataset({'a': 3})

@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 FORMAT = 'pano3d-scene'
 VERSION = 1
-RECONVERT = 'convert the scene again with tools/prepare_scannet.py'
+RECONVERT = (
+    'convert the scene again, for ScanNet with tools/prepare_scannet.py, or compare it with docs/scene_format.md if you '
+    'wrote it yourself'
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,15 +27,16 @@ class FrameRecord:
 
     Args:
         id: number of the frame in the original recording, zero-padded.
-        color, depth, instance: paths; `instance` is None where there is no annotation and has the size of colour.
-        color_size, depth_size: (width, height).
-        color_intrinsics, depth_intrinsics: (3, 3), float64, pixels.
+        color, depth, instance: paths; `depth` is None where nothing was measured, `instance` where there is no annotation;
+            the latter has the size of colour.
+        color_size, depth_size: (width, height); without depth they are the same.
+        color_intrinsics, depth_intrinsics: (3, 3), float64, pixels; without depth they are the same.
         camera_to_world: (4, 4), float64, OpenCV axes, metres.
     """
 
     id: str
     color: str
-    depth: str
+    depth: str | None
     instance: str | None
     color_size: tuple[int, int]
     depth_size: tuple[int, int]
@@ -127,15 +131,16 @@ def check_format(record: Mapping[str, Any], name: str, version: int) -> None:
 def _read_frame(frame: Mapping[str, Any], folder: str) -> FrameRecord:
     frame_id = _of_type(frame, 'id', str)
     try:
+        of_depth = 'color' if frame['depth'] is None else 'depth'
         return FrameRecord(
             id=frame_id,
             color=_path(frame, 'color', folder),
-            depth=_path(frame, 'depth', folder),
+            depth=None if frame['depth'] is None else _path(frame, 'depth', folder),
             instance=None if frame['instance'] is None else _path(frame, 'instance', folder),
             color_size=_size(frame, 'color_size'),
-            depth_size=_size(frame, 'depth_size'),
+            depth_size=_size(frame, f'{of_depth}_size'),
             color_intrinsics=_intrinsics(frame, 'color_intrinsics'),
-            depth_intrinsics=_intrinsics(frame, 'depth_intrinsics'),
+            depth_intrinsics=_intrinsics(frame, f'{of_depth}_intrinsics'),
             camera_to_world=_matrix(frame, 'camera_to_world', 4),
         )
     except KeyError as error:

@@ -9,7 +9,7 @@ import numpy as np
 from mmengine.fileio import get
 from numpy.typing import NDArray
 
-from pano3d.datasets.scene_record import FrameRecord
+from pano3d.datasets.scene_record import RECONVERT, FrameRecord
 from pano3d.registry import TRANSFORMS
 
 from .base import Transform
@@ -59,8 +59,7 @@ class LoadViews(Transform):
             except (OSError, ValueError, cv2.error) as error:
                 kind = FileNotFoundError if isinstance(error, OSError) else ValueError
                 raise kind(
-                    f'scene {scene.scene_id}, frame {view.id}: {error}; convert the scene again with '
-                    'tools/prepare_scannet.py'
+                    f'scene {scene.scene_id}, frame {view.id}: {error}; {RECONVERT}'
                 ) from error
         return {
             **results,
@@ -99,6 +98,8 @@ def _read_color(view: FrameRecord, reduction: int, backend_args: dict[str, Any] 
 
 def read_depth(view: FrameRecord, scale: float, backend_args: dict[str, Any] | None) -> NDArray[np.float32]:
     """Depth of a view (h, w) in metres, 0 = unknown; `scale` is metres per unit of the image."""
+    if view.depth is None:
+        return np.zeros(view.depth_size[::-1], dtype=np.float32)
     image = _decode(view.depth, cv2.IMREAD_UNCHANGED, view.depth_size, backend_args)
     if image.ndim != 2 or image.dtype != np.uint16:
         raise ValueError(f'{view.depth}: expected 16-bit grey values, found {image.dtype} of shape {image.shape}')
