@@ -150,7 +150,7 @@ def test_the_report_has_every_key_and_needs_no_network(run, checkpoint, tmp_path
         else:
             [header] = [line for line in markdown.splitlines() if line.startswith('| class |')]
             [row] = [line for line in markdown.splitlines() if line.startswith(f'| {parsed.class_name} |')]
-            column = header.split(' | ').index(key.rpartition('/')[0])
+            column = header.rstrip(' |').split(' | ').index(key.rpartition('/')[0])
             assert row.rstrip(' |').split(' | ')[column] == cell
     assert 'http:' not in html and 'https:' not in html and '<script' not in html
     pictures = [line.partition('](')[2].rstrip(')') for line in markdown.splitlines() if line.startswith('![')]
