@@ -154,3 +154,33 @@ def flat(node: object, place: str = '') -> dict[str, object]:
 def test_a_frozen_geometry_with_a_trained_encoder_is_refused():
     with pytest.raises(ValueError, match='`frozen_geometry` includes the encoder'):
         build(CONFIGS / 'pano3d_vggt_demo.py', dict(frozen_geometry=True))
+
+
+MODES = {
+    'plain': {},
+    'bfloat16': dict(precision='bfloat16'),
+    'recomputed activations': dict(backbone=dict(checkpoint_activations=True)),
+}
+
+
+@pytest.mark.parametrize('mode', MODES.values(), ids=MODES)
+def test_the_gradient_factor_and_its_measurement_change_no_value_and_scale_one_gradient(mode):
+    rules = {'one': 1.0, 'half': 0.5, 'measured': dict(_delete_=True, type='MeasuredGradientFactor', initial=0.5)}
+    losses, gradients = {}, {}
+    for name, rule in rules.items():
+        model = build(CONFIGS / 'pano3d_vggt_demo.py', dict(segmentation_gradient=rule, **mode))
+        model.start_step(0)
+        assert model.gradient_meter.enabled is (name == 'measured')
+        torch.manual_seed(1)
+        found = model(*scene(model.backbone.patch_size), mode='loss')
+        sum(value for term, value in found.items() if term.startswith('loss_segmentation')).backward()
+        losses[name] = {term: value.detach() for term, value in found.items()}
+        gradients[name] = {key: p.grad for key, p in model.named_parameters() if p.grad is not None}
+    assert losses['one'] == losses['half'] == losses['measured']
+    for name, value in gradients['half'].items():
+        assert torch.equal(value, gradients['measured'][name]), name
+        if name.startswith('backbone.aggregator.global_blocks'):  # not E, which also enters the bridge directly
+            torch.testing.assert_close(value, 0.5 * gradients['one'][name], rtol=1e-3, atol=1e-7)
+        elif name.startswith('head.'):
+            assert torch.equal(value, gradients['one'][name]), name
+    assert all(gradients['half'][name].any() for name in gradients['half'] if 'global_blocks.0.attn' in name)
