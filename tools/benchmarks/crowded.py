@@ -16,15 +16,19 @@ from typing import Any
 
 import torch
 from mmengine.config import Config
+from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from pano3d.apis.evaluation import evaluate
 from pano3d.conversion import convert_scannet
 from pano3d.conversion.synthetic_rooms import RecordingOptions, write_rooms
 from pano3d.engine import configure_processes, load_config
+from pano3d.models import LayoutBaseline
+from pano3d.registry import DATASETS
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs' / 'crowded'
 BASELINE = 'k100'
+BOTTOM = 'layout_baseline'
 VARIANTS = (BASELINE, 'k200', 'k400', 'two_stage', 'anchored', 'two_stage_anchored')
 ROOMS = RecordingOptions(num_frames=10, class_tint=0.75)
 COLUMNS = {
@@ -54,7 +58,11 @@ def parse_args(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument('--held-out-rooms', type=int, default=32, metavar='N')
     parser.add_argument('--start-steps', type=int, default=500, metavar='N', help='of the common start')
     parser.add_argument(
-        '--start', type=Path, metavar='CHECKPOINT', help='start from this network of the size of the demo instead'
+        '--from',
+        dest='origin',
+        type=Path,
+        metavar='CHECKPOINT',
+        help='what the common start begins with: the demo, say',
     )
     parser.add_argument('--steps', type=int, default=300, metavar='N', help='of each run')
     parser.add_argument('--jobs', type=int, default=2, metavar='N', help='runs at the same time, one thread each')
@@ -77,15 +85,14 @@ def make_rooms(data: Path, *, train: int, held_out: int, workers: int) -> None:
 
 def start_file(args: argparse.Namespace) -> Path:
     """The checkpoint of the common start."""
-    if args.start is not None:
-        return args.out / f'start_from_{args.start.stem}.pth'
-    return args.out / f'start_{args.train_rooms}_rooms_{args.start_steps}_steps.pth'
+    origin = 'nothing' if args.origin is None else args.origin.stem
+    return args.out / f'start_{origin}_{args.train_rooms}_rooms_{args.start_steps}_steps.pth'
 
 
 def settings(args: argparse.Namespace) -> dict[str, Any]:
     """What decides the result of a run besides its variant and seed."""
     names = ('train_rooms', 'held_out_rooms', 'start_steps', 'steps')
-    return {name: getattr(args, name) for name in names} | {'start': None if args.start is None else str(args.start)}
+    return {name: getattr(args, name) for name in names} | {'from': None if args.origin is None else str(args.origin)}
 
 
 def run_config(args: argparse.Namespace, variant: str, seed: int, *, start: bool) -> Config:
@@ -98,7 +105,9 @@ def run_config(args: argparse.Namespace, variant: str, seed: int, *, start: bool
         'default_hooks.checkpoint.save_last': False,
         'default_hooks.checkpoint.interval': 10**9,
     }
-    if not start:
+    if start:
+        options['load_from'] = None if args.origin is None else str(args.origin)
+    else:
         frozen = {'frozen_encoder': True, 'frozen_geometry': True, 'joint_loss.geometry': None}
         options |= {f'model.{key}': value for key, value in frozen.items()} | {'load_from': str(start_file(args))}
     config = load_config(CONFIGS / f'{variant}.py', options)
@@ -119,13 +128,9 @@ def train_start(args: argparse.Namespace) -> None:
     """The common start: all of the network, without its queries."""
     config = run_config(args, BASELINE, 0, start=True)
     config.work_dir = str(args.out / 'start')
-    save_start(Runner.from_cfg(config).train().state_dict(), start_file(args))
-
-
-def save_start(state: dict[str, torch.Tensor], path: Path) -> None:
-    """A network without its queries, which every run draws anew."""
+    state = Runner.from_cfg(config).train().state_dict()
     kept = {name: value for name, value in state.items() if not name.startswith('head.decoder.query_')}
-    torch.save({'state_dict': kept}, path)
+    torch.save({'state_dict': kept}, start_file(args))
 
 
 def train_run(args: argparse.Namespace, variant: str, seed: int) -> None:
@@ -138,6 +143,22 @@ def train_run(args: argparse.Namespace, variant: str, seed: int) -> None:
     seconds = time.perf_counter() - begin
     metrics = evaluate(config, model, folder / 'evaluation')
     result = {'settings': settings(args), 'training_seconds': seconds, 'metrics': metrics}
+    (folder / 'result.json').write_text(json.dumps(result, indent=2) + '\n')
+
+
+def rate_layout(args: argparse.Namespace) -> None:
+    """What a prediction scores that never looks at the pictures."""
+    config = run_config(args, BASELINE, 0, start=True)
+    pipeline = config.test_dataloader.dataset.pipeline
+    with DefaultScope.overwrite_default_scope(config.default_scope):
+        scenes = DATASETS.build({**config.train_dataloader.dataset, 'pipeline': pipeline})
+        processor = config.model.data_preprocessor
+        size = tuple(scenes[0]['inputs'].shape[-2:])
+        model = LayoutBaseline(label_space=config.label_space, image_size=size, data_preprocessor=processor)
+    model.fit(scenes[index]['data_samples'].unpacked() for index in range(len(scenes)))
+    folder = args.out / f'{BOTTOM}_0'
+    metrics = evaluate(config, model, folder / 'evaluation')
+    result = {'settings': settings(args), 'training_seconds': 0.0, 'metrics': metrics}
     (folder / 'result.json').write_text(json.dumps(result, indent=2) + '\n')
 
 
@@ -156,7 +177,8 @@ def in_process(args: argparse.Namespace, variant: str, seed: str) -> bool:
     log = args.out / f'{variant}_{seed}.log'
     begin = time.perf_counter()
     with log.open('w') as file:
-        environment = {**os.environ, 'OMP_NUM_THREADS': '1'}
+        # Nothing else runs beside the start.
+        environment = {**os.environ, 'OMP_NUM_THREADS': str(args.jobs if variant == 'start' else 1)}
         done = subprocess.run(
             [str(part) for part in command], stdout=file, stderr=subprocess.STDOUT, env=environment, check=False
         )
@@ -187,7 +209,7 @@ def verdicts(results: dict[str, list[dict[str, Any]]]) -> list[str]:
     """For every variant and column: is its mean beyond the baseline's by more than the spreads of the two together?"""
     lines = []
     for variant, runs in results.items():
-        if variant == BASELINE or min(len(runs), len(results.get(BASELINE, []))) < 2:
+        if variant in (BASELINE, BOTTOM) or min(len(runs), len(results.get(BASELINE, []))) < 2:
             continue
         better, worse = [], []
         for name, (key, sign) in COLUMNS.items():
@@ -206,21 +228,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parse_args(arguments)
     args.out.mkdir(parents=True, exist_ok=True)
     if args.only is not None:
-        torch.set_num_threads(1)
         variant, seed = args.only
-        train_start(args) if variant == 'start' else train_run(args, variant, int(seed))
+        parts = {'start': train_start, BOTTOM: rate_layout}
+        parts[variant](args) if variant in parts else train_run(args, variant, int(seed))
         return 0
     make_rooms(args.data, train=args.train_rooms, held_out=args.held_out_rooms, workers=args.jobs)
-    if args.start is not None:
-        save_start(torch.load(args.start, map_location='cpu', weights_only=True)['state_dict'], start_file(args))
-    elif not start_file(args).is_file() and not in_process(args, 'start', '0'):
+    if not start_file(args).is_file() and not in_process(args, 'start', '0'):
         return 1
-    runs = [(variant, seed) for seed in args.seeds for variant in args.variants]
+    runs = [(BOTTOM, 0)] + [(variant, seed) for seed in args.seeds for variant in args.variants]
     with ThreadPoolExecutor(args.jobs) as pool:
         waiting = [(variant, str(seed)) for variant, seed in runs if finished(args, variant, seed) is None]
         succeeded = all(list(pool.map(lambda run: in_process(args, *run), waiting)))
-    found = {v: [r for seed in args.seeds if (r := finished(args, v, seed))] for v in args.variants}
-    found = {variant: results for variant, results in found.items() if results}
+    found: dict[str, list[dict[str, Any]]] = {}
+    for variant, seed in runs:
+        if (result := finished(args, variant, seed)) is not None:
+            found.setdefault(variant, []).append(result)
     print('\n'.join([table(found), '', *verdicts(found)]))
     return 0 if succeeded else 1
 
