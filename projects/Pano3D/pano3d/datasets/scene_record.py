@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 FORMAT = 'pano3d-scene'
 VERSION = 1
 RECONVERT = (
-    'convert the scene again, for ScanNet with tools/prepare_scannet.py, or compare it with docs/scene_format.md if you '
-    'wrote it yourself'
+    'convert the scene again, for ScanNet with tools/prepare_scannet.py, or compare it with docs/scene_format.md if '
+    'you wrote it yourself'
 )
 
 
@@ -27,8 +27,8 @@ class FrameRecord:
 
     Args:
         id: number of the frame in the original recording, zero-padded.
-        color, depth, instance: paths; `depth` is None where nothing was measured, `instance` where there is no annotation;
-            the latter has the size of colour.
+        color, depth, instance: paths; `depth` is None where nothing was measured, `instance` where there is no
+            annotation; the latter has the size of colour.
         color_size, depth_size: (width, height); without depth they are the same.
         color_intrinsics, depth_intrinsics: (3, 3), float64, pixels; without depth they are the same.
         camera_to_world: (4, 4), float64, OpenCV axes, metres.
