@@ -175,10 +175,12 @@ def test_the_gradient_factor_acts_once_in_either_phase():
 
 def test_without_named_keyframes_the_network_draws_them():
     model = build().train()
-    drawn = {tuple(model(random_images(), [made_up_sample()]).geometry['update_views'][0].tolist()) for _ in range(12)}
+    drawn = [tuple(model._keyframes([made_up_sample()], 1, VIEWS)[0]) for _ in range(30)]
     assert {len(views) for views in drawn} == {2}
     assert {views[0] for views in drawn} == {0}
-    assert len(drawn) > 1
+    assert len(set(drawn)) > 1
+    assert len({tuple(views) for views in model._keyframes(None, 3, VIEWS)}) == 1, 'one draw for all scenes of a batch'
+    assert model.eval()._keyframes(None, 1, VIEWS) == [[0, 2, 4]]
 
 
 @pytest.mark.parametrize(
@@ -323,6 +325,8 @@ def test_views_of_several_sizes_are_predicted_each_in_its_own(chunk_size):
     for view, (height, width) in enumerate(SIZES):
         valid = found.pred_reconstruction.valid[view]
         assert valid[:height, :width].all() and valid.sum() == height * width
+        known = found.pred_panoptic.category[view] >= 0
+        assert known[:height, :width].all() and known.sum() == height * width
         for one, other in (
             (found.pred_semantic[view], expected.pred_semantic[view]),
             (
