@@ -61,6 +61,21 @@ def test_the_loss_keeps_points_and_no_copies_of_masks():
     assert kept[16] == kept[64] < masks.nbytes / 10
 
 
+def test_half_precision_is_read_as_the_same_numbers_in_single():
+    """Also under autocast: only what comes in is rounded, nothing of the loss."""
+    prediction, target = scene(0)
+    half = QueryPrediction(prediction.classes.bfloat16(), prediction.masks.detach().bfloat16().requires_grad_())
+    single = QueryPrediction(half.classes.float(), half.masks.detach().float().requires_grad_())
+    losses = []
+    for given in (half, single):
+        torch.manual_seed(0)
+        with torch.autocast('cpu', torch.bfloat16, enabled=given is half):
+            losses.append(SetCriterion(num_points=50)([given], [target]))
+        sum(losses[-1].values()).backward()
+    torch.testing.assert_close(*losses, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(half.masks.grad.float(), single.masks.grad, rtol=0.05, atol=1e-3)
+
+
 def loss_of_rank(rank: int) -> dict[str, torch.Tensor]:
     """Rank 0 has three segments, rank 1 none at all, both the same predictions."""
     prediction, target = scene(0)
