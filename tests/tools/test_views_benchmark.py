@@ -15,20 +15,7 @@ from pano3d.structures import SceneSample
 
 
 def test_memory_grows_with_the_views_and_not_faster(tmp_path, capsys):
-    options = [
-        '--size',
-        '64x64',
-        '--views',
-        '8',
-        '16',
-        '32',
-        '--chunk-size',
-        '4',
-        '--all-stages',
-        '8',
-        '--repeats',
-        '1',
-    ]
+    options = '--size 64x64 --views 4 8 16 --chunk-size 2 --all-stages 4 --repeats 1'.split()
     assert views.main([*options, '--json', str(tmp_path / 'out.json')]) == 0
     results = json.loads((tmp_path / 'out.json').read_text())['results']
     assert [result['mask_bytes'] for result in results] == [4 * 100 * count * 16 * 16 for count in (4, 8, 16)]
