@@ -15,17 +15,17 @@ from pano3d.structures import SceneSample
 
 
 def test_memory_grows_with_the_views_and_not_faster(tmp_path, capsys):
-    options = '--size 64x64 --views 4 8 16 --chunk-size 2 --all-stages 4 --repeats 1'.split()
+    options = ['--size=64x64', '--views', '8', '16', '32', '--chunk-size=4', '--all-stages=8', '--repeats=1']
     assert views.main([*options, '--json', str(tmp_path / 'out.json')]) == 0
     results = json.loads((tmp_path / 'out.json').read_text())['results']
-    assert [result['mask_bytes'] for result in results] == [4 * 100 * count * 16 * 16 for count in (4, 8, 16)]
+    assert [result['mask_bytes'] for result in results] == [4 * 100 * count * 16 * 16 for count in (8, 16, 32)]
     peaks = [result['peak_bytes']['prediction'] for result in results]
     assert all(peak > result['mask_bytes'] for peak, result in zip(peaks, results, strict=True))
     assert peaks[2] - peaks[1] <= 2.1 * (peaks[1] - peaks[0])
     assert results[0]['peak_bytes']['all stages'] > 2 * peaks[0]
     assert 'all stages' not in results[1]['peak_bytes']
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split('|')[1].strip() for line in lines[2:5]] == ['4', '8', '16']
+    assert [line.split('|')[1].strip() for line in lines[2:5]] == ['8', '16', '32']
 
 
 @pytest.mark.slow
