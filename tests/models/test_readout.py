@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from pano3d.functional.merging import SceneMasks, semantic_probabilities
-from pano3d.models.query_decoder import QueryPrediction
+from pano3d.models.queries import QueryPrediction
 from pano3d.models.readout import ConnectedReadOut, OverlapReadOut, WinnerTakesAllReadOut
 from pano3d.structures import LabelSpace, Reconstruction, SceneSample
 

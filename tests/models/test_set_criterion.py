@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from pano3d.functional.point_sampling import Points
 from pano3d.models.criteria import set_criterion
 from pano3d.models.criteria.set_criterion import MASK2FORMER_WEIGHTS, PAPER_WEIGHTS, SetCriterion
-from pano3d.models.query_decoder import QueryPrediction
+from pano3d.models.queries import QueryPrediction
 from pano3d.structures import PanopticMap
 
 CLASSES, QUERIES, VIEWS, HEIGHT, WIDTH, RATIO = 4, 6, 3, 4, 6, 3

@@ -6,7 +6,7 @@ from torch import multiprocessing
 
 from pano3d.models.criteria import set_criterion
 from pano3d.models.criteria.set_criterion import SetCriterion
-from pano3d.models.query_decoder import QueryPrediction
+from pano3d.models.queries import QueryPrediction
 from pano3d.structures import PanopticMap
 
 VIEWS, HEIGHT, WIDTH = 4, 6, 8

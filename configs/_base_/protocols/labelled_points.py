@@ -1,4 +1,4 @@
-# Labels of points: of given ones, and of views carried to the vertices of the mesh, by the true geometry and by our own.
+# Labels of points: of given ones, and of views carried to the vertices of the mesh, by the true geometry and by ours.
 labelled_points = [
     dict(type='PointPanopticMetric'),
     dict(type='PointPanopticMetric', geometry='gt_depth'),

@@ -1,5 +1,5 @@
-# Panoptic quality of views: the headline, the readings that other tables use, and merged things (docs/protocols.md). Label spaces that
-# are not given here are those of the data set.
+# Panoptic quality of views: the headline, the readings that other tables use, and merged things (docs/protocols.md).
+# Label spaces that are not given here are those of the data set.
 panoptic = [
     dict(type='ScenePanopticMetric', per_class=True),
     dict(type='ScenePanopticMetric', rules='torchmetrics'),

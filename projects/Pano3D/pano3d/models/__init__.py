@@ -14,6 +14,7 @@ from .classifier import LinearClassifier, TextClassifier
 from .criteria import DUSt3RCriterion, MUSt3RCriterion, Pi3Criterion, SetCriterion, VGGTCriterion
 from .data_preprocessor import SceneDataPreprocessor
 from .extra_features import DINOv2Features
+from .extra_heads import ExtraHead
 from .feature_bridge import FeatureBridge
 from .joint_loss import JointLoss
 from .keyframes import CoverageKeyframes, EveryNthKeyframes, LinspaceKeyframes
@@ -24,7 +25,8 @@ from .online import KeyframeMemory, reconstruct_online, remember_keyframes, rend
 from .online_pano3d import OnlinePano3D
 from .pano3d import Pano3D, SceneOutput
 from .panoptic_set_head import PanopticSetHead
-from .query_decoder import HeadOutput, Queries, QueryDecoder, QueryPrediction
+from .queries import HeadOutput, Queries, QueryPrediction
+from .query_decoder import QueryDecoder
 from .query_selection import TokenSelection
 from .readout import ConnectedReadOut, OverlapReadOut, WinnerTakesAllReadOut
 from .text_encoders import embed_names, load_text_encoder
@@ -38,6 +40,7 @@ __all__ = [
     'DUSt3RBackbone',
     'DUSt3RCriterion',
     'EveryNthKeyframes',
+    'ExtraHead',
     'FeatureBridge',
     'GeometryConditions',
     'HeadOutput',

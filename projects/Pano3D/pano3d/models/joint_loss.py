@@ -11,7 +11,7 @@ from mmengine.model import BaseModule
 from torch import Tensor
 
 from pano3d.models.backbones import GeometryPrediction
-from pano3d.models.query_decoder import QueryPrediction
+from pano3d.models.queries import QueryPrediction
 from pano3d.registry import MODELS
 from pano3d.structures import Reconstruction, SceneSample
 

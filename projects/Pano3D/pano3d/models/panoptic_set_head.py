@@ -9,7 +9,8 @@ from pano3d.registry import MODELS
 from pano3d.structures import TextEmbeddings
 
 from .classifier import TextClassifier
-from .query_decoder import HeadOutput, Queries, QueryPrediction, coarse_mask_features
+from .queries import HeadOutput, Queries, QueryPrediction
+from .query_decoder import coarse_mask_features
 from .view_features import ViewFeatures
 
 

@@ -21,7 +21,7 @@ from pano3d.functional.merging import (
 from pano3d.registry import MODELS
 from pano3d.structures import LabelSpace, PanopticMap, SceneSample
 
-from .query_decoder import QueryPrediction
+from .queries import QueryPrediction
 from .view_features import outside
 
 

@@ -58,9 +58,7 @@ class LoadViews(Transform):
                 instance.append(_read_instance(view, backend_args))
             except (OSError, ValueError, cv2.error) as error:
                 kind = FileNotFoundError if isinstance(error, OSError) else ValueError
-                raise kind(
-                    f'scene {scene.scene_id}, frame {view.id}: {error}; {RECONVERT}'
-                ) from error
+                raise kind(f'scene {scene.scene_id}, frame {view.id}: {error}; {RECONVERT}') from error
         return {
             **results,
             'color': color,

@@ -24,7 +24,7 @@ from pano3d.functional.point_sampling import (
     sample_own,
 )
 from pano3d.functional.segments import Segments, segments_of
-from pano3d.models.query_decoder import QueryPrediction
+from pano3d.models.queries import QueryPrediction
 from pano3d.models.view_features import outside
 from pano3d.registry import MODELS
 from pano3d.structures import PanopticMap
