@@ -13,11 +13,12 @@ from pano3d.registry import MODELS
 from pano3d.structures import VOID, PanopticMap, Reconstruction, SceneSample
 
 from .backbones import GeometryPrediction, OnlineBackbone, Tokens
+from .extra_heads import with_extra_predictions
 from .keyframes import LinspaceKeyframes
 from .mixed_sizes import Size, SizedViews, stack_by_size, view_sizes_of
 from .online import KeyframeMemory, ReconstructionBuffer, remember_keyframes, render_in_chunks
 from .pano3d import Pano3D, SceneOutput
-from .query_decoder import Queries, QueryPrediction
+from .queries import Queries, QueryPrediction
 from .view_features import ViewFeatures, on_canvas
 
 OVERLAP_STEP = 8
@@ -52,6 +53,7 @@ class OnlinePano3D(Pano3D):
         frozen_geometry: see `Pano3D`.
         precision: see `Pano3D`.
         extra_features: see `Pano3D`.
+        extra_heads: see `Pano3D`; they see the rendered views.
         chunk_size: frames rendered at a time in prediction.
         min_overlap: share of a rendered view's pixels with depth that a keyframe must see for the view to count in
             training; a view without depth counts.
@@ -78,6 +80,7 @@ class OnlinePano3D(Pano3D):
         frozen_geometry: bool = False,
         precision: str = 'float32',
         extra_features: dict[str, dict] | None = None,
+        extra_heads: dict[str, dict] | None = None,
         chunk_size: int = 8,
         min_overlap: float = 0.2,
         offload: str | None = None,
@@ -95,6 +98,7 @@ class OnlinePano3D(Pano3D):
             frozen_geometry=frozen_geometry,
             precision=precision,
             extra_features=extra_features,
+            extra_heads=extra_heads,
             chunk_size=chunk_size,
             data_preprocessor=data_preprocessor,
             init_cfg=init_cfg,
@@ -124,16 +128,17 @@ class OnlinePano3D(Pano3D):
             memory, entered = self.backbone.fill([part.encoded for part in entering])
             rendered = [self.backbone.render(memory, part.encoded) for part in views]
             geometry, update_views = self._phase(_in_a_row(entering), entered, canvas)  # F_i of the update
-            update = self.head(update_views)  # Q_update
+            update = self.head(self.watched('segmentation', update_views))  # Q_update
             update_geometry = {f'update_{name}': value for name, value in geometry.items()}
             geometry, render_views = self._phase(views, rendered, canvas)  # F_i of the rendering
-            render = self.head(render_views, update.queries.detach())  # Q_render
+            render = self.head(self.watched('segmentation', render_views), update.queries.detach())  # Q_render
         places = [
             torch.tensor(s.views, device=inputs.device)[which] for s, which in zip(stacks, keyframes, strict=True)
         ]
         update_geometry['update_views'] = torch.cat(places, dim=1)
         phases = zip(update.predictions, render.predictions, strict=True)
-        return SceneOutput(geometry | update_geometry, [QueryPrediction.of_phases(both).float() for both in phases])
+        segmentation = [QueryPrediction.of_phases(both).float() for both in phases]
+        return SceneOutput(geometry | update_geometry, segmentation, render_views)
 
     def _keyframes(self, samples: Sequence[SceneSample] | None, scenes: int, views: int) -> list[list[int]]:
         """The keyframes of each scene, the first view first: those that the samples name, else as the network does."""
@@ -220,7 +225,7 @@ class OnlinePano3D(Pano3D):
                 update_batches=self.backbone.update_batches,
             )
             queries = self._update_queries(frames, remembered, canvas)
-            looked = []
+            looked, kept = [], []
             for chunk in render_in_chunks(
                 self.backbone,
                 remembered.memory,
@@ -231,13 +236,21 @@ class OnlinePano3D(Pano3D):
                 extra = self._extra(torch.stack([frames[index] for index in chunk.indices])[None], chunk.encoded.grid)
                 seen = self._see(chunk.encoded, chunk.decoded, chunk.prediction, extra)
                 looked.append((chunk.indices, self.head.look(seen)))
+                if self.extra_heads:
+                    kept.append((chunk.indices, seen))
                 result.put(chunk.indices, self.backbone.reconstruct(chunk.prediction)[0])
             scene = ViewFeatures.join(looked, self._grid(canvas))
             queries = self.head.refine(scene, queries)  # Q_render
             prediction = self.head.draw(queries, scene, chunk_size=self.chunk_size, offload=self.offload)
         sample = sample.clone() if self.offload is None else sample.to(self.offload)
         sample.pred_reconstruction = result.reconstruction()
-        return self.readout(prediction[0], canvas, self.label_space, sample)
+        labelled = self.readout(prediction[0], canvas, self.label_space, sample)
+        if not self.extra_heads:
+            return labelled
+        views = ViewFeatures.join(kept, self._grid(canvas))
+        return with_extra_predictions(
+            self, views, Reconstruction.stack([result.reconstruction().to(views.device)]), [labelled]
+        )[0]
 
     def _update_queries(self, frames: Sequence[Tensor], remembered: KeyframeMemory, canvas: Size) -> Queries:
         """Q_update, from the keyframes as they were when they entered."""

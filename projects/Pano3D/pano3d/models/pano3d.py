@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from mmengine.model import BaseModel
@@ -15,9 +15,10 @@ from pano3d.structures import LabelSpace, SceneSample, TextEmbeddings
 
 from .backbones import GeometryPrediction, Tokens
 from .balance import FixedGradientFactor, GradientMeter
+from .extra_heads import extra_terms, with_extra_predictions
 from .mixed_sizes import one_size_only, view_sizes_of
 from .parts import freeze_parts
-from .query_decoder import QueryPrediction
+from .queries import QueryPrediction
 from .view_features import ViewFeatures
 
 PRECISIONS = ('float32', 'bfloat16')
@@ -30,10 +31,12 @@ class SceneOutput:
     Args:
         geometry: the raw outputs of the backbone's heads.
         segmentation: one prediction per decoder stage, the last one final.
+        views: what the heads saw of the views that `geometry` is of; extra heads read it.
     """
 
     geometry: GeometryPrediction
     segmentation: list[QueryPrediction]
+    views: ViewFeatures | None = None
 
 
 @MODELS.register_module()
@@ -54,6 +57,8 @@ class Pano3D(BaseModel):
             VGGT and Pi3 do officially; 3D heads and losses stay in float32. 'float32' leaves it to the caller.
         extra_features: configs of further networks that look at the images, such as `DINOv2Features`, by the name under
             which the bridge knows their features (`extra_dims`).
+        extra_heads: configs of heads of further tasks (`ExtraHead`) by the name of the task, which needs a weight in
+            `joint_loss.weights`. Their gradient into the geometry decoder is multiplied by gamma, too.
         chunk_size: views whose masks are computed at a time in prediction.
         data_preprocessor: config; normally `SceneDataPreprocessor`.
 
@@ -75,6 +80,7 @@ class Pano3D(BaseModel):
         frozen_geometry: bool = False,
         precision: str = 'float32',
         extra_features: dict[str, dict] | None = None,
+        extra_heads: dict[str, dict] | None = None,
         chunk_size: int = 8,
         data_preprocessor: dict | None = None,
         init_cfg: dict | None = None,
@@ -85,6 +91,7 @@ class Pano3D(BaseModel):
             {name: MODELS.build(features) for name, features in (extra_features or {}).items()}
         )
         self.head = MODELS.build(head)
+        self.extra_heads = nn.ModuleDict({task: MODELS.build(extra) for task, extra in (extra_heads or {}).items()})
         self.joint_loss = MODELS.build(joint_loss)
         self.readout = MODELS.build(readout)
         if isinstance(segmentation_gradient, dict):
@@ -142,8 +149,8 @@ class Pano3D(BaseModel):
         """One pass over images (B, V, 3, H, W), RGB in [0, 1]."""
         with self._autocast(inputs.device):
             geometry, views = self._features(inputs, data_samples)
-            segmentation = self.head(views).predictions  # C(Q), Q . M_i
-        return SceneOutput(geometry, [stage.float() for stage in segmentation])
+            segmentation = self.head(self.watched('segmentation', views)).predictions  # C(Q), Q . M_i
+        return SceneOutput(geometry, [stage.float() for stage in segmentation], views)
 
     def _features(
         self, inputs: Tensor, data_samples: list[SceneSample] | None
@@ -173,10 +180,15 @@ class Pano3D(BaseModel):
     ) -> ViewFeatures:
         """What the head sees of views of one size; it asks for the geometry only if it works in 3D."""
         shared = self.segmentation_gradient(decoded.patches)  # gamma
-        shared = self.gradient_meter.watch('segmentation', shared)
         sources = {'encoder': encoded.patches, 'decoder': shared} | extra
         points = self._points_at_patches(geometry, encoded.grid) if self.head.needs_points else None
         return ViewFeatures(sources, encoded.grid, points=points)
+
+    def watched(self, task: str, views: ViewFeatures) -> ViewFeatures:
+        """The same features; what comes back through F counts for the task."""
+        return replace(
+            views, sources={**views.sources, 'decoder': self.gradient_meter.watch(task, views.sources['decoder'])}
+        )
 
     @torch.no_grad()
     def _points_at_patches(self, geometry: GeometryPrediction, grid: tuple[int, int]) -> Tensor:
@@ -193,7 +205,9 @@ class Pano3D(BaseModel):
     def loss(self, inputs: Tensor, data_samples: list[SceneSample]) -> dict[str, Tensor]:
         """Weighted terms of both tasks; arguments as in `_forward`, samples with ground truth."""
         output = self._forward(inputs, data_samples)
-        return self.joint_loss(output.geometry, output.segmentation, self._targets(output, data_samples))
+        targets = self._targets(output, data_samples)
+        extra = extra_terms(self, output, targets, data_samples)
+        return self.joint_loss(output.geometry, output.segmentation, targets, extra)
 
     def _targets(self, output: SceneOutput, samples: list[SceneSample]) -> list[SceneSample]:
         """The samples with the ground truth of what was predicted."""
@@ -213,7 +227,7 @@ class Pano3D(BaseModel):
         """
         norms, gamma = self.gradient_meter.collect(), self.segmentation_gradient.current
         self.segmentation_gradient.observe(norms)
-        arriving = {task: norm * (gamma if task == 'segmentation' else 1.0) for task, norm in norms.items()}
+        arriving = {task: norm * (1.0 if task == 'geometry' else gamma) for task, norm in norms.items()}
         self.joint_loss.observe(arriving)
         report = {'segmentation_gradient': self.segmentation_gradient.current}
         if {'geometry', 'segmentation'} <= set(norms) and norms['segmentation']:
@@ -232,7 +246,7 @@ class Pano3D(BaseModel):
             sample = sample.clone()
             sample.pred_reconstruction = reconstruction[scene]
             results.append(self.readout(prediction[scene], tuple(inputs.shape[-2:]), self.label_space, sample))
-        return results
+        return with_extra_predictions(self, views, reconstruction, results)
 
     def forward(
         self, inputs: Tensor, data_samples: list[SceneSample] | None = None, mode: str = 'tensor'

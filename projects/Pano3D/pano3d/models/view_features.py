@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -52,6 +52,15 @@ class ViewFeatures:
     def num_views(self) -> int:
         """V."""
         return next(iter(self.sources.values())).shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the features are."""
+        return next(iter(self.sources.values())).device
+
+    def float(self) -> ViewFeatures:
+        """The same in single precision."""
+        return replace(self, sources={name: value.float() for name, value in self.sources.items()})
 
     def split(self, size: int) -> Iterator[ViewFeatures]:
         """Some views at a time, in order."""
