@@ -44,7 +44,9 @@ def random_labels(seed: int, shape: tuple[int, ...] = (3, 6, 7), max_id: int = 4
     }
 
 
-def slow_counts(labels: Labels, excuse_predicted_void: bool) -> dict[int, list[float]]:
+def slow_counts(
+    labels: Labels, excuse_predicted_void: bool, crowd: frozenset[tuple[int, int]] = frozenset()
+) -> dict[int, list[float]]:
     """[TP, FP, FN, IoU sum] per class, with sets of elements, from the words of the definition."""
     segments: dict[str, dict[tuple[int, int], set[int]]] = {'predicted': {}, 'gt': {}}
     void: dict[str, set[int]] = {'predicted': set(), 'gt': set()}
@@ -61,16 +63,18 @@ def slow_counts(labels: Labels, excuse_predicted_void: bool) -> dict[int, list[f
     for g, gt in segments['gt'].items():
         for p, predicted in segments['predicted'].items():
             union = (gt - void['predicted'] if excuse_predicted_void else gt) | (predicted - void['gt'])
-            if g[0] == p[0] and union and len(gt & predicted) / len(union) > 0.5:
+            if g[0] == p[0] and g not in crowd and union and len(gt & predicted) / len(union) > 0.5:
                 counts[g[0]][0] += 1
                 counts[g[0]][3] += len(gt & predicted) / len(union)
                 matched |= {('gt', g), ('predicted', p)}
     for p, predicted in segments['predicted'].items():
-        if ('predicted', p) not in matched and len(predicted & void['gt']) <= len(predicted) / 2:
+        last = max((g for g in segments['gt'].keys() & crowd if g[0] == p[0]), default=None)
+        excuse = void['gt'] | segments['gt'].get(last, set())
+        if ('predicted', p) not in matched and len(predicted & excuse) <= len(predicted) / 2:
             counts[p[0]][1] += 1
     for g, gt in segments['gt'].items():
         excused = excuse_predicted_void and len(gt & void['predicted']) > len(gt) / 2
-        if ('gt', g) not in matched and not excused:
+        if ('gt', g) not in matched and g not in crowd and not excused:
             counts[g[0]][2] += 1
     return counts
 
@@ -105,6 +109,43 @@ def test_counts_equal_slow_reference(engine: str, excuse_predicted_void: bool) -
             assert row == pytest.approx(expected[c], abs=1e-12), f'seed {seed}, class {c}'
         total += torch.stack([counts.true_positives, counts.false_positives, counts.false_negatives]).sum(1)
     assert (total > 15).all(), 'the random maps must exercise every kind of count'
+
+
+@pytest.mark.parametrize('excuse_predicted_void', [False, True])
+def test_crowds_equal_slow_reference(engine: str, excuse_predicted_void: bool) -> None:
+    moved = 0
+    for seed in range(40):
+        labels = random_labels(seed)
+        category, instance = labels['gt_category'], labels['gt_instance']
+        pairs = set(zip(category.flatten().tolist(), instance.flatten().tolist(), strict=True))
+        crowd = frozenset(pair for k, pair in enumerate(sorted(pairs)) if pair[0] >= 2 and (k + seed) % 3)
+        marked = torch.stack([(category == c) & (instance == i) for c, i in [*crowd, (-2, 0)]]).any(0)
+        choices = {'is_stuff': IS_STUFF, 'excuse_predicted_void': excuse_predicted_void}
+        found = as_rows(panoptic_counts(**labels, gt_crowd=marked, **choices))
+        expected = slow_counts(labels, excuse_predicted_void, crowd)
+        for c, row in found.items():
+            assert row == pytest.approx(expected[c], abs=1e-12), f'seed {seed}, class {c}'
+        moved += found != as_rows(panoptic_counts(**labels, **choices))
+    assert moved > 10, 'the crowds must matter'
+
+
+def test_crowd_excuses_its_class_in_its_image_only() -> None:
+    """Two views of one scene; the same pixels are a crowd in the first and an object in the second."""
+    gt = torch.full((2, 2, 4), 2)
+    ids = torch.tensor([[[1, 1, 2, 2]] * 2] * 2)
+    crowd = torch.zeros_like(gt, dtype=torch.bool)
+    crowd[0, :, 2:] = True
+    predicted = torch.tensor([[[5, 5, 6, 7]] * 2, [[5, 5, 6, 7]] * 2])  # two halves of object 2: no match
+    counts = panoptic_counts(
+        predicted_category=gt,
+        predicted_instance=predicted,
+        gt_category=gt,
+        gt_instance=ids,
+        is_stuff=IS_STUFF,
+        gt_crowd=crowd,
+        stacked=True,
+    )
+    assert as_rows(counts)[2] == [2, 2, 1, 2.0]
 
 
 def odd_labels(kind: str, seed: int) -> Labels:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -43,12 +42,9 @@ def raw_formats(golden_root: Path) -> Path:
 
 
 @pytest.fixture(scope='session')
-def golden_part(golden_root: Path) -> Callable[[str], Path]:
-    """A folder by its name; the test is skipped if it is not there."""
-
-    def part(name: str) -> Path:
-        if not (golden_root / name).is_dir():
-            pytest.skip(f'the folder given as --golden-root has no {name}')
-        return golden_root / name
-
-    return part
+def protocol_values(golden_root: Path) -> Path:
+    """What public evaluators say of labels and geometry: the folder `eval`, or the folder given itself."""
+    for folder in (golden_root / 'eval', golden_root):
+        if (folder / 'expected.json').is_file():
+            return folder
+    pytest.skip('the folder given as --golden-root has no values of protocols')

@@ -70,7 +70,7 @@ class GeometrySet:
 
 @pytest.fixture(scope='module', params=['shipped', 'golden'])
 def geometry_set(request: pytest.FixtureRequest) -> GeometrySet:
-    return GeometrySet(SHIPPED if request.param == 'shipped' else request.getfixturevalue('golden_part')('eval'))
+    return GeometrySet(SHIPPED if request.param == 'shipped' else request.getfixturevalue('protocol_values'))
 
 
 def protocol(*names: str) -> pytest.MarkDecorator:

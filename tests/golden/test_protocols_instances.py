@@ -101,7 +101,7 @@ class InstanceSet:
 
 @pytest.fixture(scope='module', params=['shipped', 'golden'])
 def instance_set(request: pytest.FixtureRequest) -> InstanceSet:
-    return InstanceSet(SHIPPED if request.param == 'shipped' else request.getfixturevalue('golden_part')('eval'))
+    return InstanceSet(SHIPPED if request.param == 'shipped' else request.getfixturevalue('protocol_values'))
 
 
 def cases(*protocols_and_parts: tuple[str, str]) -> pytest.MarkDecorator:

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from .crowd_regions import mark_crowds
+from .label_runs import Labels
 from .segment_overlap import SegmentOverlap
 
 
@@ -58,6 +60,7 @@ def panoptic_counts(
     gt_instance: Tensor,
     is_stuff: Tensor,
     excuse_predicted_void: bool = False,
+    gt_crowd: Tensor | None = None,
     absent_classes_count: bool = False,
     min_size: int = 1,
     stacked: bool = False,
@@ -66,7 +69,7 @@ def panoptic_counts(
 
     Segments of one class match when IoU > 0.5, strictly, where predicted elements on void ground truth are left out of
     the union. A predicted segment without a match is excused when more than half of it, strictly, lies on void ground
-    truth. There are no crowd regions. The defaults are the rules of COCO's panopticapi.
+    truth. The defaults are the rules of COCO's panopticapi.
 
     Args:
         predicted_category: (...) integer, -1 = void.
@@ -76,6 +79,9 @@ def panoptic_counts(
         is_stuff: (C,) bool.
         excuse_predicted_void: forgive void predictions as torchmetrics does: elements of a ground truth segment under
             predicted void are left out of the union, and an unmatched one with more than half of it there is excused.
+        gt_crowd: (...) bool, true on all elements of ground truth segments that stand for several objects. They match
+            nothing and are not missed; for predictions of its class one excuses as void does. Of several in one class
+            and image only the one with the largest id excuses, as in panopticapi. None: there is none.
         absent_classes_count: list all classes, so that one without any segment scores 0 (SIU3R), instead of only
             those with a count (COCO, torchmetrics).
         min_size: an unmatched segment with fewer elements counts neither as missed nor as wrong.
@@ -84,12 +90,21 @@ def panoptic_counts(
     Raises:
         ValueError: if shapes differ, a category is outside the label space, or an instance id is negative.
     """
+    one_segment = is_stuff
+    if gt_crowd is not None:
+        if predicted_category.numel() and predicted_category.max() >= len(is_stuff):
+            raise ValueError(
+                f'`predicted_category` must lie in [-1, {len(is_stuff) - 1}] for {len(is_stuff)} classes, '
+                f'got {predicted_category.max()}'
+            )
+        gt_category = mark_crowds(gt_category, gt_instance, gt_crowd, num_classes=len(is_stuff), stacked=stacked)
+        one_segment = torch.cat([is_stuff, is_stuff.new_ones(len(is_stuff) + 1)])
     overlap = SegmentOverlap.of(
         predicted_category=predicted_category,
         predicted_instance=predicted_instance,
         gt_category=gt_category,
         gt_instance=gt_instance,
-        is_stuff=is_stuff,
+        is_stuff=one_segment,
         stacked=stacked,
     )
     return _count(
@@ -210,12 +225,14 @@ def _count(
     on_gt_void = elements[void_row]
     under_predicted_void = elements[:, 0] if excuse_predicted_void else np.zeros_like(elements[:, 0])
     gt_size, predicted_size = elements.sum(1), np.add.reduceat(elements, void_row)
+    countable = (gt_class >= 0) & (gt_class < num_classes)
+    excused = on_gt_void + _on_crowd(overlap, num_classes)
     union = (gt_size - under_predicted_void)[:, None] + (predicted_size - on_gt_void)[image] - elements
     # In integers, so that an IoU of exactly one half is no match.
-    matched = (gt_class[:, None] == predicted_class[image]) & (gt_class >= 0)[:, None] & (2 * elements > union)
-    missed = (gt_class >= 0) & ~matched.any(1) & (2 * under_predicted_void <= gt_size) & (gt_size >= min_size)
+    matched = (gt_class[:, None] == predicted_class[image]) & countable[:, None] & (2 * elements > union)
+    missed = countable & ~matched.any(1) & (2 * under_predicted_void <= gt_size) & (gt_size >= min_size)
     wrong = (predicted_class >= 0) & ~np.logical_or.reduceat(matched, void_row)
-    wrong &= (2 * on_gt_void <= predicted_size) & (predicted_size >= max(min_size, 1))  # it may have lost all
+    wrong &= (2 * excused <= predicted_size) & (predicted_size >= max(min_size, 1))  # it may have lost all
 
     row, column = matched.nonzero()
     members = gt_class[row], predicted_class[wrong], gt_class[missed]
@@ -224,3 +241,13 @@ def _count(
     iou_sum = np.bincount(gt_class[row], weights=iou, minlength=num_classes).astype(np.float64)  # int if none
     listed = (counts > 0).any(0) | absent_classes_count
     return PanopticCounts(*(torch.from_numpy(values) for values in (*counts, iou_sum, listed)))
+
+
+def _on_crowd(overlap: SegmentOverlap, num_classes: int) -> Labels:
+    """(images, P) elements that predicted segments share with the crowd of their class, see `mark_crowds`."""
+    shared = np.zeros_like(overlap.predicted_class)
+    for row in np.flatnonzero(overlap.gt_class >= num_classes):
+        image = overlap.image[row]
+        same = overlap.predicted_class[image] == overlap.gt_class[row] - num_classes
+        shared[image, same] = overlap.elements[row, same]
+    return shared
