@@ -60,6 +60,8 @@ class SceneRecord:
         overlap: path of the table of overlaps; the file is there only if it has been made.
         instances_across_views: whether an instance id means the same object in all images; false for sources that
             number the objects of each image anew.
+        axis_alignment: (4, 4), float64, from the frame of the poses to one with +z up and walls along x and y; None
+            where the release has none.
     """
 
     scene_id: str
@@ -71,6 +73,7 @@ class SceneRecord:
     mesh: str | None
     overlap: str
     instances_across_views: bool
+    axis_alignment: NDArray[np.float64] | None
 
 
 def read_scene(folder: str, *, backend_args: dict[str, Any] | None = None) -> SceneRecord:
@@ -97,6 +100,7 @@ def read_scene(folder: str, *, backend_args: dict[str, Any] | None = None) -> Sc
             mesh=None if record['mesh'] is None else _path(record, 'mesh', folder),
             overlap=f'{folder}/overlap.npz',
             instances_across_views=bool(record.get('instances_across_views', True)),
+            axis_alignment=None if record.get('axis_alignment') is None else _matrix(record, 'axis_alignment', 4),
         )
     except (KeyError, TypeError, ValueError) as error:
         what = f'key {error} is missing' if isinstance(error, KeyError) else str(error)

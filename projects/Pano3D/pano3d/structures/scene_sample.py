@@ -17,8 +17,9 @@ class SceneSample(BaseDataElement):
     Meta information: `scene_id` (str), `frame_ids` (list of V str), `label_space` (name, str). Samples of a dataset
     have also `mesh_path` (str, or None) and `instance_categories` (dict from instance id to category index, -1 for
     void), and where they apply: `labelled_classes` (tuple of the category indices that the annotation distinguishes;
-    absent: all), `keyframes` (list of V bool: which views an online network takes into its memory) and `view_sizes`
-    (list of V (H, W): the part of its image, from the top left, that each view fills; absent: all of it).
+    absent: all), `keyframes` (list of V bool: which views an online network takes into its memory), `view_sizes`
+    (list of V (H, W): the part of its image, from the top left, that each view fills; absent: all of it) and
+    `axis_alignment` (4x4 nested list: from the frame of the true poses to one with +z up and walls along x and y).
 
     Fields, each set only when known:
         gt_panoptic, pred_panoptic: `PanopticMap` (V, H, W).

@@ -25,7 +25,8 @@ class PackScene(Transform):
     and int32, and `gt_depth`, float32, in the frame of the stored poses). Its meta information has also `mesh_path`
     (str, or None) and `instance_categories` (dict from instance id to category index, -1 for void): what an evaluation
     on the mesh needs; where the annotation has not all classes of the label space also `labelled_classes` (tuple of
-    category indices); after `SplitKeyframes` also `keyframes` (list of V bool).
+    category indices); after `SplitKeyframes` also `keyframes` (list of V bool); where the scene has one also
+    `axis_alignment` (4x4 nested list, see `SceneRecord`).
 
     Raises:
         ValueError: if an instance map has an id that the scene does not list, or there are several views of a scene
@@ -54,6 +55,7 @@ class PackScene(Transform):
                 'instance_categories': {i['id']: label_space.category_of(i) for i in scene.instances},
                 **({} if len(labelled) == label_space.num_classes else {'labelled_classes': labelled}),
                 **({'keyframes': results['keyframes'].tolist()} if 'keyframes' in results else {}),
+                **({} if scene.axis_alignment is None else {'axis_alignment': scene.axis_alignment.tolist()}),
             }
         )
         sample.gt_panoptic = panoptic
