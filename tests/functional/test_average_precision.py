@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from functools import reduce
 from operator import add
 from typing import Any
@@ -116,6 +117,67 @@ def test_scannet_precision_equals_the_plain_rules(seed: int) -> None:
         for t, threshold in enumerate(SCANNET_THRESHOLDS):
             expected = math.nan if IS_STUFF[c] else plain_average_precision(scenes, c, threshold)
             assert float(values[c, t]) == pytest.approx(expected, abs=1e-12, nan_ok=True), (c, threshold)
+
+
+def on_thresholds(seed: int) -> dict[str, Any]:
+    """Instances of 20 points and masks whose IoU is 1/4, 1/3, 1/2, 3/5, 3/4, 4/5, 9/10 and so on, to the bit."""
+    random = np.random.default_rng(seed)
+    category, instance, masks = np.full(320, -1), np.zeros(320, int), []
+    for start in range(0, 320, 40):
+        category[start : start + 20], instance[start : start + 20] = random.integers(1, 3), start + 1
+        inner = random.choice([5, 10, 12, 15, 16, 18])
+        spans = (0, inner), (20 - inner, 40 - inner), (10, 30), (0, 40), (20 - SMALL + 1, 20)
+        masks += [(np.arange(320) >= start + a) & (np.arange(320) < start + b) for a, b in spans]
+    return {
+        'masks': torch.from_numpy(np.stack(masks)),
+        'category': torch.from_numpy(random.integers(1, 3, len(masks))),
+        'score': torch.from_numpy(random.integers(0, 5, len(masks)) / 5),
+        'gt_category': torch.from_numpy(category),
+        'gt_instance': torch.from_numpy(instance),
+    }
+
+
+def odd_scene(kind: str, seed: int) -> dict[str, Any]:
+    """Scenes that evaluators trip over."""
+    scene = on_thresholds(seed) if kind == 'IoU on thresholds' else make_scene(seed)
+    ids = torch.tensor([0, 2**40, 65535, 65536, 70000, 3, 131_071, 2**31])
+    half = scene['masks'][: len(scene['masks']) // 2]
+    return (
+        scene
+        | {
+            'IoU on thresholds': {},
+            'one class': {'gt_category': scene['gt_category'].clamp(max=1)},
+            'large ids with gaps': {'gt_instance': ids[scene['gt_instance'] % 8]},
+            'no instance': {'gt_category': scene['gt_category'].clamp(max=0)},
+            'all void': {'gt_category': torch.full_like(scene['gt_category'], -1)},
+            'empty masks': {'masks': scene['masks'] & (torch.arange(len(scene['masks'])) % 3 > 0)[:, None]},
+            'duplicates': {'masks': torch.cat([half, half, half[:1]]), 'score': scene['score'] * 0 + 0.5},
+        }[kind]
+    )
+
+
+@pytest.mark.parametrize('min_points', [1, SMALL])
+@pytest.mark.parametrize(
+    'kind',
+    [
+        'IoU on thresholds',
+        'one class',
+        'large ids with gaps',
+        'no instance',
+        'all void',
+        'empty masks',
+        'duplicates',
+    ],
+)
+def test_odd_scenes_equal_the_plain_rules(kind: str, min_points: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules[__name__], 'SMALL', min_points)
+    scenes = [odd_scene(kind, seed) for seed in range(3)]
+    values = average_precision(reduce(add, [match(scene, min_points=min_points) for scene in scenes]))
+    for c in (1, 2):
+        for t, threshold in enumerate(SCANNET_THRESHOLDS):
+            expected = plain_average_precision(scenes, c, threshold)
+            assert float(values[c, t]) == pytest.approx(expected, abs=1e-12, nan_ok=True), (c, threshold)
+    assert values.isnan().all() == (kind in ('no instance', 'all void'))
 
 
 def test_precision_by_hand() -> None:

@@ -79,6 +79,32 @@ def test_order_of_points_and_sign_of_normals_do_not_matter() -> None:
     assert dataclasses.astuple(found) == pytest.approx(dataclasses.astuple(expected), abs=1e-14)
 
 
+def test_equally_near_points_in_any_order() -> None:
+    """A grid whose points lie twice in one place, with other normals, and a prediction half-way between."""
+    generator = torch.Generator().manual_seed(0)
+    grid = torch.cartesian_prod(*[torch.arange(4.0)] * 3).repeat(2, 1)
+    normals = torch.nn.functional.normalize(torch.randn(len(grid), 3, generator=generator).double(), dim=1)
+    between = grid[:64] + 0.5
+    choices = {'predicted_normals': normals[:64].flip(0), 'gt_normals': normals}
+    expected = point_cloud_errors(predicted=between, gt=grid, **choices)
+    order = torch.randperm(len(grid), generator=generator)
+    found = point_cloud_errors(predicted=between, gt=grid[order], **{**choices, 'gt_normals': normals[order]})
+    assert found.accuracy_normals == expected.accuracy_normals
+    distance = torch.cdist(between, grid).double()
+    cosine = (choices['predicted_normals'] @ normals.T).abs()
+    nearest = distance <= distance.amin(1, keepdim=True) + 1e-6
+    assert expected.accuracy_normals == pytest.approx(float((cosine * nearest).amax(1).mean()), abs=1e-12)
+    back = point_cloud_errors(predicted=grid, gt=grid, predicted_normals=normals, gt_normals=normals)
+    assert dataclasses.astuple(back) == (0, 0, 0, 0, 1, 1, 1, 1, 1)
+
+
+def test_one_point_and_a_cloud() -> None:
+    up = torch.tensor([[0.0, 0, 1]])
+    gt = torch.tensor([[0.0, 0, 1], [0, 0, 2]])
+    errors = point_cloud_errors(predicted=up, gt=gt, predicted_normals=up, gt_normals=up.repeat(2, 1))
+    assert (errors.accuracy, errors.completion, errors.normal_consistency) == (0, 0.5, 1)
+
+
 def test_one_frame_for_both_may_be_any() -> None:
     given = clouds()
     turn = torch.from_numpy(Rotation.random(random_state=0).as_matrix())

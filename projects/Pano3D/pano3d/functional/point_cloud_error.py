@@ -16,6 +16,10 @@ from .alignment import check_points
 
 CHUNK = 1 << 16
 
+# Points whose distances differ by less than this share are equally near; so many of them are looked at.
+TIE = 1e-12
+MOST_TIED = 16
+
 
 @dataclass(frozen=True)
 class PointCloudErrors:
@@ -26,7 +30,7 @@ class PointCloudErrors:
         completion, completion_median: distance of true points to the nearest predicted point.
         completion_ratio: share of true points closer to a prediction than `ratio_distance`.
         accuracy_normals, accuracy_normals_median: |cos| between the normals of predicted points and of their nearest
-            true points.
+            true points; the largest where several are equally near, so that the order of points does not matter.
         completion_normals, completion_normals_median: the same from the true points.
     """
 
@@ -75,14 +79,18 @@ def point_cloud_errors(
     if (predicted_normals is None) != (gt_normals is None):
         raise ValueError('`predicted_normals` and `gt_normals` must be given together')
     predicted, gt = check_points(predicted, 'predicted'), check_points(gt, 'gt')
-    to_gt, nearest_gt = cKDTree(gt.numpy()).query(predicted.numpy())
-    to_predicted, nearest_predicted = cKDTree(predicted.numpy()).query(gt.numpy())
+    gt_tree, predicted_tree = cKDTree(gt.numpy()), cKDTree(predicted.numpy())
+    to_gt, nearest_gt = gt_tree.query(predicted.numpy(), k=[1, 2])
+    to_predicted, nearest_predicted = predicted_tree.query(gt.numpy(), k=[1, 2])
     accuracy_cosine = completion_cosine = np.array([np.nan])
     if predicted_normals is not None and gt_normals is not None:
         normals = _check_normals(predicted_normals, predicted, 'predicted_normals')
         true_normals = _check_normals(gt_normals, gt, 'gt_normals')
-        accuracy_cosine = _unsigned_cosine(normals, true_normals[nearest_gt])
-        completion_cosine = _unsigned_cosine(true_normals, normals[nearest_predicted])
+        accuracy_cosine = _nearest_cosine(predicted.numpy(), normals, gt_tree, true_normals, to_gt, nearest_gt)
+        completion_cosine = _nearest_cosine(
+            gt.numpy(), true_normals, predicted_tree, normals, to_predicted, nearest_predicted
+        )
+    to_gt, to_predicted = to_gt[:, 0], to_predicted[:, 0]
     return PointCloudErrors(
         accuracy=float(to_gt.mean()),
         accuracy_median=float(np.median(to_gt)),
@@ -130,7 +138,25 @@ def _check_normals(normals: Tensor, points: Tensor, name: str) -> np.ndarray:
     return checked
 
 
+def _nearest_cosine(
+    points: np.ndarray,
+    normals: np.ndarray,
+    tree: cKDTree,
+    tree_normals: np.ndarray,
+    distance: np.ndarray,
+    nearest: np.ndarray,
+) -> np.ndarray:
+    """|cos| (N,) of the normals of points and of the nearest in the tree, given the two nearest of each, (N, 2)."""
+    cosine = _unsigned_cosine(normals, tree_normals[nearest[:, 0]])
+    tied = np.flatnonzero(distance[:, 1] <= (1 + TIE) * distance[:, 0])
+    if len(tied):
+        distance, nearest = tree.query(points[tied], k=np.arange(min(MOST_TIED, tree.n)) + 1)
+        candidates = _unsigned_cosine(normals[tied, None], tree_normals[nearest])
+        cosine[tied] = np.where(distance <= (1 + TIE) * distance[:, :1], candidates, 0.0).max(1)
+    return cosine
+
+
 def _unsigned_cosine(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """|cos| between the rows of (N, 3) unit vectors; exactly 1 between equal ones, whatever rounding left of 1."""
+    """|cos| between unit vectors (..., 3); exactly 1 between equal ones, whatever rounding left of 1."""
     same = (left == right).all(-1) | (left == -right).all(-1)
     return np.where(same, 1.0, np.abs((left * right).sum(-1)))

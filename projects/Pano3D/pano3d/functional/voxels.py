@@ -6,6 +6,8 @@ of void are this project's reading.
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -73,7 +75,10 @@ def occupancy_iou(counts: SemanticCounts) -> Tensor:
 
 def _cells(points: Tensor, voxel_size: float) -> Tensor:
     """Indices (N, 3) int64 of the voxels that hold the points (N, 3)."""
-    return ((points.double() * MICROMETRES).round() / round(voxel_size * MICROMETRES)).floor().long()
+    edge = voxel_size * MICROMETRES
+    whole = round(edge)
+    edge = whole if math.isclose(edge, whole, rel_tol=1e-12) else edge  # 0.0157 m becomes 15699.999999999998
+    return ((points.double() * MICROMETRES).round() / edge).floor().long()
 
 
 def _number(cells: Tensor) -> Tensor:
