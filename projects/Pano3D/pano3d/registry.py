@@ -8,15 +8,15 @@ from mmengine import registry as mmengine_registry
 from mmengine.registry import Registry
 
 
-def _child(parent: Registry, location: str) -> Registry:
-    return Registry(parent.name, parent=parent, scope='pano3d', locations=[f'pano3d.{location}'])
+def _child(parent: Registry, *locations: str) -> Registry:
+    return Registry(parent.name, parent=parent, scope='pano3d', locations=[f'pano3d.{place}' for place in locations])
 
 
-MODELS = _child(mmengine_registry.MODELS, 'models')
+MODELS = _child(mmengine_registry.MODELS, 'models', 'mmdet3d')
 DATASETS = _child(mmengine_registry.DATASETS, 'datasets')
 TRANSFORMS = _child(mmengine_registry.TRANSFORMS, 'datasets')
 DATA_SAMPLERS = _child(mmengine_registry.DATA_SAMPLERS, 'datasets')
-METRICS = _child(mmengine_registry.METRICS, 'evaluation')
+METRICS = _child(mmengine_registry.METRICS, 'evaluation', 'mmdet3d')
 HOOKS = _child(mmengine_registry.HOOKS, 'engine')
 LOOPS = _child(mmengine_registry.LOOPS, 'engine')
 OPTIM_WRAPPER_CONSTRUCTORS = _child(mmengine_registry.OPTIM_WRAPPER_CONSTRUCTORS, 'engine')
