@@ -56,6 +56,16 @@ def test_ground_truth_fed_back_scores_one() -> None:
     assert float(overall_accuracy(counts)) == 1.0
 
 
+def test_order_of_elements_does_not_matter_and_classes_may_be_renamed() -> None:
+    generator = torch.Generator().manual_seed(2)
+    gt, predicted = (torch.randint(-1, 4, (200,), generator=generator) for _ in range(2))
+    order, names = torch.randperm(200, generator=generator), torch.tensor([2, 0, 3, 1, -1])
+    turned = semantic_counts(predicted=names[predicted[order]], gt=names[gt[order]], num_classes=4)
+    expected = semantic_counts(predicted=predicted, gt=gt, num_classes=4)
+    for name in ('correct', 'labelled', 'predicted', 'predicted_on_void'):
+        assert torch.equal(getattr(turned, name)[names[:4]], getattr(expected, name)), name
+
+
 def test_nothing_labelled_is_undefined() -> None:
     void = torch.full((3,), -1)
     counts = semantic_counts(predicted=torch.zeros(3).long(), gt=void, num_classes=2)

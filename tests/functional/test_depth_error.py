@@ -37,6 +37,25 @@ def test_equals_numpy(alignment: Any, seed: int) -> None:
         assert int(errors.num_valid[v]) == len(g)
 
 
+@pytest.mark.parametrize('alignment', ['view', 'scene'])
+def test_views_and_pixels_may_be_permuted(alignment: Any) -> None:
+    arrays = random_depth()
+    generator = torch.Generator().manual_seed(0)
+    views, columns = torch.tensor([2, 0, 1]), torch.randperm(6, generator=generator)
+    turned = {name: array[views][..., columns] for name, array in arrays.items()}
+    expected, found = (depth_errors(**maps, alignment=alignment) for maps in (arrays, turned))
+    for name in ('abs_rel', 'inlier_ratio', 'scale', 'num_valid'):
+        torch.testing.assert_close(getattr(found, name), getattr(expected, name)[views], rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize('alignment', ['view', 'scene'])
+def test_scene_without_ground_truth_is_undefined(alignment: Any) -> None:
+    arrays = random_depth() | {'valid': torch.zeros(3, 5, 6, dtype=torch.bool)}
+    errors = depth_errors(**arrays, alignment=alignment)
+    assert torch.stack([errors.abs_rel, errors.inlier_ratio, errors.scale]).isnan().all()
+    assert errors.num_valid.tolist() == [0, 0, 0]
+
+
 def test_scaled_ground_truth_has_no_error() -> None:
     arrays = random_depth()
     scene = depth_errors(predicted=arrays['gt'] * 8, gt=arrays['gt'], valid=arrays['valid'], alignment='scene')

@@ -56,7 +56,7 @@ def annotation(number: int, image: int, label: int, mask: torch.Tensor, **more: 
     return known | more
 
 
-def by_pycocotools(views: list[dict[str, Any]], *, void_is_crowd: bool) -> np.ndarray:
+def by_pycocotools(views: list[dict[str, Any]], *, void_is_crowd: bool, max_masks: int = 100) -> np.ndarray:
     """AP of classes 1 and 2 at the ten thresholds, (2, 10)."""
     truth: list[dict[str, Any]] = []
     found: list[dict[str, Any]] = []
@@ -68,7 +68,7 @@ def by_pycocotools(views: list[dict[str, Any]], *, void_is_crowd: bool) -> np.nd
             if void_is_crowd:
                 truth.append(annotation(len(truth) + 1, image, label, view['gt_category'] < 0, iscrowd=1))
         for mask, label, score in zip(view['masks'], view['category'].tolist(), view['score'].tolist(), strict=True):
-            if label:
+            if label and mask.any():
                 found.append(annotation(len(found) + 1, image, label, mask, score=score))
     indexed = []
     for listed in (truth, found):
@@ -80,9 +80,11 @@ def by_pycocotools(views: list[dict[str, Any]], *, void_is_crowd: bool) -> np.nd
         }
         indexed[-1].createIndex()
     evaluator = COCOeval(*indexed, 'segm')
+    evaluator.params.maxDets = [max_masks]
     evaluator.evaluate()
     evaluator.accumulate()
-    return evaluator.eval['precision'][:, :, :, 0, -1].mean(1).T
+    precision = evaluator.eval['precision'][:, :, :, 0, -1].mean(1).T
+    return np.where(precision < 0, np.nan, precision)  # -1: no instance
 
 
 @pytest.mark.parametrize('void_is_crowd', [True, False])
@@ -94,6 +96,67 @@ def test_views_add_up_to_what_pycocotools_says(void_is_crowd: bool) -> None:
     np.testing.assert_allclose(values[1:].numpy(), expected, rtol=0, atol=1e-9)
     assert 0.05 < expected.mean() < 0.95
     assert values[0].isnan().all()
+
+
+def halves(view: dict[str, Any]) -> dict[str, Any]:
+    """Three masks of IoU 1/2 with the two instances, and nothing else."""
+    category, masks = torch.zeros(SIZE, dtype=torch.int64), torch.zeros(9, *SIZE, dtype=torch.bool)
+    category[4:8, 4:12], category[12:16, 4:12] = 1, 2
+    masks[0, 4:8, 4:8], masks[1, 4:8, 4:20], masks[2, 12:16, 4:20] = True, True, True
+    labels = torch.tensor([1, 1, 2, 1, 1, 1, 2, 2, 2])
+    return {**view, 'masks': masks, 'category': labels, 'gt_category': category, 'gt_instance': category * 7}
+
+
+@pytest.mark.parametrize('void_is_crowd', [True, False])
+@pytest.mark.parametrize('kind', ['IoU of 1/2', 'large ids', 'duplicates', 'empty masks', 'all void', 'views without'])
+def test_odd_views_equal_pycocotools(kind: str, void_is_crowd: bool) -> None:
+    ids = torch.tensor([0, 2**40, 65535, 65536, 131_071, 2**31, 3])
+    views = []
+    for seed in range(4):
+        view = make_view(seed)
+        view |= {
+            'IoU of 1/2': halves(view),
+            'large ids': {'gt_instance': ids[view['gt_instance']]},
+            'duplicates': {'masks': view['masks'][[0, 0, 0, 3, 3, 3, 6, 6, 6]]},
+            'empty masks': {'masks': view['masks'] & (torch.arange(9) % 2 > 0)[:, None, None]},
+            'all void': {'gt_category': torch.full(SIZE, -1)},
+            'views without': {'gt_category': view['gt_category'] * (seed % 2)},
+        }[kind]
+        views.append(view)
+    states = [match(view, void_is_crowd=void_is_crowd) for view in views]
+    values = interpolated_average_precision(reduce(add, states))
+    expected = by_pycocotools(views, void_is_crowd=void_is_crowd)
+    np.testing.assert_allclose(values[1:].numpy(), expected, rtol=0, atol=1e-9)
+    assert np.isnan(expected).all() == (kind == 'all void')
+
+
+def test_only_the_best_masks_of_a_class_count() -> None:
+    views = [make_view(seed) for seed in range(4)]
+    found, every = (
+        interpolated_average_precision(reduce(add, [match(view, max_masks=most) for view in views]))[1:].numpy()
+        for most in (1, 100)
+    )
+    np.testing.assert_allclose(found, by_pycocotools(views, void_is_crowd=True, max_masks=1), rtol=0, atol=1e-9)
+    assert (found != every).any()
+
+
+def test_masks_pixels_and_ids_may_be_permuted() -> None:
+    view = make_view(2)
+    generator = torch.Generator().manual_seed(0)
+    masks, columns = torch.randperm(9, generator=generator), torch.randperm(SIZE[1], generator=generator)
+    turned = {
+        'masks': view['masks'][masks][..., columns],
+        'category': view['category'][masks],
+        'score': view['score'][masks],
+        'gt_category': view['gt_category'][:, columns],
+        'gt_instance': torch.where(view['gt_instance'] > 0, 900 - view['gt_instance'], 0)[:, columns],
+    }
+    for void_is_crowd in (True, False):
+        found, expected = (
+            interpolated_average_precision(match(v, void_is_crowd=void_is_crowd))[1:] for v in (turned, view)
+        )
+        assert torch.equal(found, expected)
+        assert 0 < float(expected.mean()) < 1
 
 
 def test_void_excuses_a_mask_only_as_a_crowd() -> None:

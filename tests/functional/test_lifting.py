@@ -88,6 +88,17 @@ def test_views_may_be_permuted() -> None:
     torch.testing.assert_close(*carried, rtol=0, atol=1e-7)
 
 
+def test_masks_and_views_may_be_permuted() -> None:
+    pixels = make_pixels(6)
+    neighbours = pixel_neighbours(pixels['points'], pixels['valid'], pixels['vertices'])
+    expected = carry_masks(pixels['index'], pixels['score'], neighbours)
+    order, views = torch.tensor([2, 0, 1]), torch.tensor([1, 0])
+    renamed = torch.cat([order.argsort(), torch.tensor([-1])])[pixels['index']]  # mask k is number argsort[k] now
+    turned = pixel_neighbours(pixels['points'][views], pixels['valid'][views], pixels['vertices'])
+    found = carry_masks(renamed[views], pixels['score'][order], turned)
+    assert torch.equal(torch.where(found < 0, -1, order[found]), expected)
+
+
 def test_fewer_pixels_than_neighbours_are_all_neighbours() -> None:
     pixels = make_pixels(4)
     valid = torch.zeros_like(pixels['valid'])
