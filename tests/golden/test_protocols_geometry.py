@@ -31,7 +31,6 @@ FILES |= {'depth_per_view': 'depth.npz', 'depth_mvd': 'depth.npz'}
 ARRAYS = r'src|dst|true|gt_c2w|pred_c2w|K|gt_normal|pred_normal|true_sim3|valid|gt_mm|gt|pred'
 
 EXACT = 1e-9
-THROUGH_SOLVERS = 1e-6  # Open3D's normals and ICP
 SINGLE = 2**-24  # shares that the evaluator takes in float32
 ANGLE = 1e-5  # degrees; the evaluator never finds less than 3.6e-6
 
@@ -51,6 +50,8 @@ class GeometrySet:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.protocols = json.loads((root / 'expected.json').read_text())['protocols']
+        # Open3D's normals and ICP; where they take another of two neighbours or one step more, little changes
+        self.through_solvers = 1e-6 if root == SHIPPED else 1e-4
 
     def numbers(self, protocol: str, part: str) -> dict[str, Any]:
         if self.root == SHIPPED and part not in self.protocols.get(protocol, {}):
@@ -105,6 +106,12 @@ def tensor(array: Any) -> torch.Tensor:
 # ---------------------------------------------------------------------------------------------------------- similarity
 
 
+def directions_of(points: torch.Tensor) -> int:
+    """In how many directions the points spread: 0 in one place, 1 on a line, 2 in a plane."""
+    centred = points - points.mean(0)
+    return int(torch.linalg.matrix_rank(centred, atol=1e-6 * float(points.abs().max()), rtol=1e-6))
+
+
 @protocol('sim3')
 def test_similarity(geometry_set: GeometrySet, protocol: str) -> None:
     cases = geometry_set.scenes(protocol)
@@ -113,8 +120,11 @@ def test_similarity(geometry_set: GeometrySet, protocol: str) -> None:
         source, target = tensor(cases[case]['src']), tensor(cases[case]['dst'])
         transform, scale = register_points(source, target, torch.ones(len(source)), with_scale=True)
         assert transform.isfinite().all()
-        if case == 'all_points_equal':
-            assert torch.equal(transform[:3, :3], torch.eye(3).double())
+        directions = min(directions_of(source), directions_of(target))
+        if directions < 2:
+            with pytest.raises(ValueError, match='do not determine a similarity'):
+                align_similarity(source, target)
+        if directions == 0:
             compared += 1
             continue  # nothing is determined, and each evaluator says something else
         assert float(torch.linalg.det(transform[:3, :3])) == pytest.approx(float(scale) ** 3)
@@ -125,10 +135,10 @@ def test_similarity(geometry_set: GeometrySet, protocol: str) -> None:
             where = f'{case}, {evaluator}'
             compared += close(float(scale), expected['scale'], EXACT, where)
             compared += close(float(residual), expected['rmse'], EXACT, where)
-            if case != 'collinear':  # any turn about the line is as good
+            if directions > 1:  # any turn about a line is as good
                 torch.testing.assert_close(transform[:3, :3] / scale, tensor(expected['R']), rtol=0, atol=EXACT)
-                torch.testing.assert_close(transform[:3, 3], tensor(expected['t']), rtol=0, atol=EXACT)
-                torch.testing.assert_close(align_similarity(source, target), transform, rtol=0, atol=0)
+                torch.testing.assert_close(transform[:3, 3], tensor(expected['t']), rtol=EXACT, atol=EXACT)
+                torch.testing.assert_close(align_similarity(source, target), transform, rtol=EXACT, atol=EXACT)
     assert compared
 
 
@@ -177,8 +187,10 @@ def point_readings(scene: Scene) -> tuple[dict[str, dict[str, float]], dict[str,
     return readings, {'similarity': similarity, 'icp': motion}
 
 
-def check_points(found: dict[str, float], expected: dict[str, Any], reading: str, where: str) -> int:
-    tolerance = EXACT if reading == 'umeyama_supplied_normals' else THROUGH_SOLVERS
+def check_points(
+    found: dict[str, float], expected: dict[str, Any], reading: str, where: str, through_solvers: float
+) -> int:
+    tolerance = EXACT if reading == 'umeyama_supplied_normals' else through_solvers
     compared = 0
     for name, value in expected.items():
         if name not in ('icp_transformation', 'icp_fitness', 'icp_inlier_rmse'):
@@ -201,16 +213,16 @@ def test_points(geometry_set: GeometrySet, protocol: str) -> None:
         torch.testing.assert_close(similarity[:3, 3], tensor(given['t']), rtol=0, atol=EXACT)
         for reading in expected.keys() - {'num_points', 'sim3'}:
             scores = expected[reading]
-            compared += check_points(readings[reading], scores, reading, name)
+            compared += check_points(readings[reading], scores, reading, name, geometry_set.through_solvers)
             if 'icp_transformation' in scores:
                 torch.testing.assert_close(
-                    transforms['icp'], tensor(scores['icp_transformation']), rtol=0, atol=THROUGH_SOLVERS
+                    transforms['icp'], tensor(scores['icp_transformation']), rtol=0, atol=geometry_set.through_solvers
                 )
             for key, value in readings[reading].items():
                 total = means.setdefault(reading, {})
                 total[key] = total.get(key, 0.0) + value / len(per_scene)
     for reading, scores in geometry_set.protocols[protocol].get('main', {}).items():
-        compared += check_points(means[reading], scores, reading, 'main')
+        compared += check_points(means[reading], scores, reading, 'main', geometry_set.through_solvers)
     assert compared
 
 
@@ -241,7 +253,7 @@ def test_point_cloud_metric(geometry_set: GeometrySet, protocol: str) -> None:
     names |= {f'{ours}_median': f'{theirs}_med' for ours, theirs in names.items()}
     for ours, theirs in names.items():
         expected = np.mean([per_scene[name][reading][theirs] for name in scenes])
-        close(metrics[ours], float(expected), THROUGH_SOLVERS, ours)
+        close(metrics[ours], float(expected), geometry_set.through_solvers, ours)
     plain = evaluate(PointCloudMetric(), samples)
     for ours, theirs in (('accuracy', 'acc'), ('completion', 'comp'), ('completion_ratio', 'comp_ratio_05')):
         expected = np.mean([per_scene[name]['umeyama_supplied_normals'][theirs] for name in scenes])
@@ -265,6 +277,20 @@ def thresholds_of(numbers: dict[str, Any]) -> list[int]:
     return [int(key.removeprefix('RRA@')) for key in numbers if key.startswith('RRA@')]
 
 
+def scores_with_directions(
+    expected: dict[str, Any], directed: np.ndarray, thresholds: list[int]
+) -> dict[str, float | None]:
+    """Scores from the file's own errors, where some pairs have no direction; None: not compared."""
+    rotation, translation = np.array(expected['rot_err_deg']), np.array(expected['trans_err_deg'])
+    largest = np.where(directed, np.maximum(rotation, translation), rotation)
+    scores: dict[str, float | None] = {}
+    for t in thresholds:
+        histogram = np.histogram(largest, bins=np.arange(t + 1))[0] / len(largest)
+        rta = float((translation[directed] < t).mean()) if directed.any() else math.nan
+        scores |= {f'RTA@{t}': rta, f'AUC@{t}': float(np.cumsum(histogram).mean()), f'AUC@{t}_torch_histc': None}
+    return scores
+
+
 @protocol('pose_auc')
 def test_pose_pairs(geometry_set: GeometrySet, protocol: str) -> None:
     scenes = geometry_set.scenes(protocol)
@@ -274,8 +300,9 @@ def test_pose_pairs(geometry_set: GeometrySet, protocol: str) -> None:
         forward = pair_errors(predicted=predicted, gt=gt)
         backward = pair_errors(predicted=predicted, gt=gt, direction='reversed')
         assert torch.triu_indices(len(gt), len(gt), 1).T.tolist() == expected['pairs']
-        undefined = forward.translation.isnan()
-        assert undefined.any() == (name == 'zero_baseline')
+        first, second = torch.triu_indices(len(gt), len(gt), 1)
+        undefined = (gt[first, :3, 3] - gt[second, :3, 3]).norm(dim=-1) < EXACT  # the file has round-off there
+        assert torch.equal(forward.translation.isnan(), undefined)
         for found, key in (
             (forward.rotation, 'rot_err_deg'),
             (backward.rotation, 'rot_err_deg'),
@@ -289,8 +316,10 @@ def test_pose_pairs(geometry_set: GeometrySet, protocol: str) -> None:
         thresholds = thresholds_of(scores)
         counts = {bins: pose_counts(forward, thresholds=thresholds, bins=bins) for bins in ('degree', 'histc')}
         found = pose_entry(counts, thresholds)
+        if undefined.any():
+            scores |= scores_with_directions(expected, ~undefined.numpy(), thresholds)
         for key, value in scores.items():
-            if not undefined.any() or key.startswith('RRA'):  # the file counts round-off as a direction
+            if value is not None:
                 compared += close(found[key], value, EXACT, f'{name}, {key}')
     assert compared
 

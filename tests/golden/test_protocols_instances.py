@@ -48,11 +48,11 @@ class InstanceSet:
         self.loaded: dict[str, dict[str, Scene]] = {}
         expected = json.loads((root / 'expected.json').read_text())
         self.protocols = expected['protocols']
-        ids = [int(i) for i in expected['classes']]
+        ids = sorted(int(i) for i in expected['classes'])
         assert ids == list(range(1, len(ids) + 1))
         self.label_space = LabelSpace(
             name='golden',
-            names=tuple(expected['classes'].values()),
+            names=tuple(expected['classes'][str(i)] for i in ids),
             source_ids=tuple(ids),
             source_key='id',
             stuff=frozenset(expected['classes'][str(i)] for i in expected['stuff']),
@@ -180,7 +180,6 @@ MATCHING: dict[str, dict[str, Callable[..., InstanceMatches]]] = {
         'mmdet3d_scannet_eval': class_aware,
         'oneformer3d': class_aware,
         'oneformer3d_UnifiedSegMetric': class_aware,
-        'mmdet3d_scannet_eval_min_region_1': partial(class_aware, min_points=1),
         'mmdet3d_instance_seg_eval_nonoverlapping': partial(class_aware, paint=True),
     },
     'ap_points_class_agnostic': {
@@ -189,6 +188,13 @@ MATCHING: dict[str, dict[str, Callable[..., InstanceMatches]]] = {
         'maskclustering_no_class': partial(class_agnostic, background_is_instance=True),
     },
 }
+
+
+def matching(protocol: str, evaluator: str) -> Callable[..., InstanceMatches]:
+    smallest = re.fullmatch(r'mmdet3d_scannet_eval_min_region_(\d+)', evaluator)
+    return partial(class_aware, min_points=int(smallest[1])) if smallest else MATCHING[protocol][evaluator]
+
+
 NOT_OURS = {'prec50', 'rec50', 'num_gt_instances_formed'}
 
 
@@ -225,7 +231,7 @@ def test_average_precision(instance_set: InstanceSet, protocol: str, part: str) 
     compared = 0
     for unit, entries in instance_set.part(protocol, part).items():
         for evaluator, expected in entries.items():
-            match = MATCHING[protocol][evaluator]
+            match = matching(protocol, evaluator)
             matches = reduce(add, [match(scene, instance_set.is_stuff) for scene in units[unit]])
             if isinstance(expected, str):  # the benchmark's script stops where all masks of a class are excused
                 values = average_precision(matches, all_excused=math.nan)
@@ -274,15 +280,15 @@ def count_labelled(scene: Scene, num_classes: int) -> SemanticCounts:
 
 # Evaluator -> how we count by its rules, and how close we come; torchmetrics divides in float32.
 COUNTING: dict[str, tuple[Callable[..., Any], float]] = {
-    'mmdet3d_min1': (point_panoptic_counts, 1e-9),
-    'mmdet3d_min50': (partial(point_panoptic_counts, min_points=50), 1e-9),
-    'mmdet3d_stuff_not_merged_min1': (point_panoptic_counts, 1e-9),
-    'semantic_kitti_api_min1': (point_panoptic_counts, 1e-9),
-    'semantic_kitti_api_min50': (partial(point_panoptic_counts, min_points=50), 1e-9),
     'oneformer3d_UnifiedSegMetric': (point_panoptic_counts, 1e-9),
     'torchmetrics_on_points': (partial(panoptic_counts, excuse_predicted_void=True), 1e-6),
     'panopticapi_on_points': (panoptic_counts, 1e-9),
 }
+
+
+def counting_of(evaluator: str) -> tuple[Callable[..., Any], float]:
+    smallest = re.fullmatch(r'(?:mmdet3d|mmdet3d_stuff_not_merged|semantic_kitti_api)_min(\d+)', evaluator)
+    return (partial(point_panoptic_counts, min_points=int(smallest[1])), 1e-9) if smallest else COUNTING[evaluator]
 
 
 def point_panoptic_entry(counts: Any, semantic: SemanticCounts, is_stuff: torch.Tensor) -> dict[str, Any]:
@@ -301,7 +307,7 @@ def point_panoptic_entry(counts: Any, semantic: SemanticCounts, is_stuff: torch.
         'pq': entry['pq_all'],
         'sq_mean': entry['sq_all'],
         'rq_mean': entry['rq_all'],
-        'mean_over_all_20': {key: entry[f'{key}_all'] for key in ('pq', 'sq', 'rq')},
+        f'mean_over_all_{len(is_stuff)}': {key: entry[f'{key}_all'] for key in ('pq', 'sq', 'rq')},
         'pq_dagger': float(torch.where(is_stuff, iou, filled[0]).nan_to_num(0.0).mean()),
         'miou': float(iou.nan_to_num(0.0).mean()),
         'mean_over_seen_classes': {'pq': float(scores[0, seen].mean()), 'n': int(seen.sum())},
@@ -353,7 +359,7 @@ def test_panoptic_counts_of_points(instance_set: InstanceSet, protocol: str, par
         for evaluator, expected in ({'mmdet3d_min1': entries} if part == 'per_scene' else entries).items():
             if isinstance(expected, str):
                 continue  # mmdet3d stops at large ids
-            counting, tolerance = COUNTING[evaluator]
+            counting, tolerance = counting_of(evaluator)
             countable = torch.zeros_like(is_stuff) if 'stuff_not_merged' in evaluator else is_stuff
             counts = reduce(add, [count_points(scene, counting, countable) for scene in scenes])
             found = point_panoptic_entry(counts, semantic, is_stuff)
@@ -382,7 +388,8 @@ def test_panoptic_metric_of_points(instance_set: InstanceSet, protocol: str, par
 def test_semantic_metric_of_points(instance_set: InstanceSet, protocol: str, part: str) -> None:
     samples = [point_sample(name, scene) for name, scene in instance_set.scenes('points.npz').items()]
     metrics = evaluate(PointSemanticMetric(label_space=instance_set.label_space, per_class=True), samples)
-    expected = instance_set.part(protocol, part)['main']['mmdet3d_21_classes_ignore_20']
+    classes = instance_set.label_space.num_classes
+    expected = instance_set.part(protocol, part)['main'][f'mmdet3d_{classes + 1}_classes_ignore_{classes}']
     for name in ('mIoU', 'mAcc', 'Acc'):
         close(metrics[f'golden/miou_points/gt_points/{name}'], expected[name.lower()], name)
     for c, iou in expected['per_class_iou'].items():
@@ -393,11 +400,11 @@ def test_semantic_metric_of_points(instance_set: InstanceSet, protocol: str, par
 # -------------------------------------------------------------------------------------------------------------- voxels
 
 VOID_RULES = {'drop_void_points': False, 'drop_void_points_ignore_gt_void_voxels': True}
-CLASS_MEANS = {
-    'miou_classes_in_gt': 'gt',
-    'miou_classes_in_gt_or_pred': 'gt_or_predicted',
-    'miou_all_20': 'all',
-}
+CLASS_MEANS = {'miou_classes_in_gt': 'gt', 'miou_classes_in_gt_or_pred': 'gt_or_predicted'}
+
+
+def classes_of_mean(key: str) -> str | None:
+    return 'all' if re.fullmatch(r'miou_all_\d+', key) else CLASS_MEANS.get(key)
 
 
 def count_voxels(scene: Scene, num_classes: int, *, ignore_gt_void_voxels: bool) -> SemanticCounts:
@@ -417,8 +424,9 @@ def check_voxels(counts: SemanticCounts, expected: dict[str, Any], where: str) -
     both = counts.predicted.sum().double()
     compared = 0
     for key, value in expected.items():
-        if key in CLASS_MEANS:
-            compared += close(float(mean_voxel_iou(counts, classes=CLASS_MEANS[key])), value, f'{where}, {key}')
+        classes = classes_of_mean(key)
+        if classes:
+            compared += close(float(mean_voxel_iou(counts, classes=classes)), value, f'{where}, {key}')
         elif key == 'occupancy_iou':
             compared += close(float(occupancy_iou(counts)), value, f'{where}, {key}')
         elif key == 'per_class_iou':
@@ -467,7 +475,9 @@ def test_voxels_of_all_scenes(instance_set: InstanceSet, protocol: str, part: st
         check_voxels(reduce(add, states), entries[rule]['pooled'], f'{rule}, pooled')
         for key, expected in entries[rule]['mean_over_scenes'].items():
             values = [
-                occupancy_iou(counts) if key == 'occupancy_iou' else mean_voxel_iou(counts, classes=CLASS_MEANS[key])
+                occupancy_iou(counts)
+                if key == 'occupancy_iou'
+                else mean_voxel_iou(counts, classes=classes_of_mean(key))
                 for counts in states
             ]
             close(float(torch.stack(values).nanmean()), expected, f'{rule}, {key}')
