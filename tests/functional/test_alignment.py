@@ -31,6 +31,42 @@ def test_known_similarity_comes_back() -> None:
     torch.testing.assert_close(align_similarity(source, transform_points(known, source)), known, rtol=0, atol=1e-12)
 
 
+def by_quaternions(source: np.ndarray, target: np.ndarray) -> np.ndarray:
+    """The similarity by Horn's closed form: the rotation is an eigenvector, and no reflection can come out."""
+    moving, fixed = source - source.mean(0), target - target.mean(0)
+    product = moving.T @ fixed
+    turned = product - product.T
+    matrix = np.empty((4, 4))  # scalar last
+    matrix[:3, :3] = product + product.T - np.trace(product) * np.eye(3)
+    matrix[:3, 3] = matrix[3, :3] = turned[[1, 2, 0], [2, 0, 1]]
+    matrix[3, 3] = np.trace(product)
+    values, vectors = np.linalg.eigh(matrix)
+    rotation, scale = Rotation.from_quat(vectors[:, -1]).as_matrix(), values[-1] / (moving**2).sum()
+    transform = np.eye(4)
+    transform[:3, :3] = scale * rotation
+    transform[:3, 3] = target.mean(0) - scale * rotation @ source.mean(0)
+    return transform
+
+
+@pytest.mark.parametrize('kind', ['noisy', 'mirrored', 'planar', 'three', 'duplicates', 'far', 'tiny', 'huge'])
+def test_similarity_equals_the_solution_by_quaternions(kind: str) -> None:
+    generator = np.random.default_rng(0)
+    for seed in range(5):
+        source = generator.normal(size=(3 if kind == 'three' else 30, 3))
+        source *= {'planar': np.array([1, 1, 0]), 'tiny': 1e-6}.get(kind, 1)
+        source += 1e5 * (kind == 'far')
+        if kind == 'duplicates':
+            source[10:] = source[9]
+        turn = Rotation.random(random_state=seed).as_matrix()
+        target = 1.7 * source @ turn.T + 0.05 * generator.normal(size=source.shape) + generator.normal(size=3)
+        target *= {'mirrored': np.array([1, 1, -1]), 'huge': 1e6}.get(kind, 1)
+        found = align_similarity(torch.from_numpy(source), torch.from_numpy(target))
+        expected = torch.from_numpy(by_quaternions(source, target))
+        left, right = (transform_points(transform, torch.from_numpy(source)) for transform in (found, expected))
+        torch.testing.assert_close(left, right, rtol=0, atol=1e-9 * float(np.abs(target).max()))
+        assert torch.linalg.det(found[:3, :3]) > 0
+
+
 def test_equal_sets_are_left_exactly_where_they_are() -> None:
     points = cloud(0).float()
     assert torch.equal(align_similarity(points, points), torch.eye(4).double())

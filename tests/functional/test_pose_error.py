@@ -167,6 +167,43 @@ def test_predicted_cameras_in_one_place_are_wrong_by_ninety_degrees() -> None:
     torch.testing.assert_close(pair_errors(predicted=predicted, gt=gt).translation, torch.full((3,), 90.0).double())
 
 
+@pytest.mark.parametrize('views', [2, 3, 7])
+@pytest.mark.parametrize('kind', ['noisy', 'mirrored', 'two in one place'])
+def test_trajectory_equals_plain_loops(kind: str, views: int) -> None:
+    """Aligned by scipy, step by step with inverse matrices."""
+    gt = cameras(views, views)
+    if kind == 'two in one place':
+        gt[1, :3, 3] = gt[0, :3, 3]
+    predicted = in_other_world(disturbed(gt, 1), 2, 3.0)
+    if kind == 'mirrored':
+        predicted[:, 2, 3] *= -1
+    errors = trajectory_errors(predicted=predicted, gt=gt)
+    if views == 2 or (views == 3 and kind == 'two in one place'):
+        assert math.isnan(errors.absolute)
+        assert math.isnan(errors.relative_translation)
+        assert math.isnan(errors.relative_rotation)
+        return
+    poses, true = predicted.numpy(), gt.numpy()
+    centred, target = (p[:, :3, 3] - p[:, :3, 3].mean(0) for p in (poses, true))
+    turn, _ = Rotation.align_vectors(target, centred)
+    scale = (target * turn.apply(centred)).sum() / (centred**2).sum()
+    aligned = poses.copy()
+    aligned[:, :3, :3] = turn.as_matrix() @ poses[:, :3, :3]
+    aligned[:, :3, 3] = scale * turn.apply(centred) + true[:, :3, 3].mean(0)
+    steps = [
+        np.linalg.inv(relative(true, i + 1, i)) @ relative(aligned, i + 1, i) for i in range(views - 1)
+    ]  # what is left of each step
+    turns = [Rotation.from_matrix(step[:3, :3]).magnitude() for step in steps]
+    distances = [np.linalg.norm(step[:3, 3]) for step in steps]
+    absolute = np.linalg.norm(aligned[:, :3, 3] - true[:, :3, 3], axis=1)
+    for found, values in (
+        (errors.absolute, absolute),
+        (errors.relative_translation, distances),
+        (errors.relative_rotation, np.rad2deg(turns)),
+    ):
+        assert found == pytest.approx(np.sqrt(np.mean(np.square(values))), abs=1e-8)
+
+
 def test_trajectory_by_hand() -> None:
     """A square of side 2 of which one corner is lifted by 0.4; cameras that look the same way."""
     gt = torch.eye(4).double().repeat(4, 1, 1)
