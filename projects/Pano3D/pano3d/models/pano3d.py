@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from mmengine.model import BaseModel
-from torch import Tensor, nn
+from mmengine.model import BaseModel, ModuleDict
+from torch import Tensor
 
 from pano3d.functional.scene_points import at_patches
 from pano3d.registry import MODELS
@@ -87,11 +87,11 @@ class Pano3D(BaseModel):
     ) -> None:
         super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
         self.backbone = MODELS.build(backbone)
-        self.extra_features = nn.ModuleDict(
+        self.extra_features = ModuleDict(
             {name: MODELS.build(features) for name, features in (extra_features or {}).items()}
         )
         self.head = MODELS.build(head)
-        self.extra_heads = nn.ModuleDict({task: MODELS.build(extra) for task, extra in (extra_heads or {}).items()})
+        self.extra_heads = ModuleDict({task: MODELS.build(extra) for task, extra in (extra_heads or {}).items()})
         self.joint_loss = MODELS.build(joint_loss)
         self.readout = MODELS.build(readout)
         if isinstance(segmentation_gradient, dict):

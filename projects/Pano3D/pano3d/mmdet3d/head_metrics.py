@@ -1,0 +1,152 @@
+"""What extra heads of mmdet3d predict, scored by mmdet3d's own metrics."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from pano3d.evaluation.protocol_metric import MissingFieldError, ProtocolMetric, gt_views, load_label_space
+from pano3d.registry import METRICS
+from pano3d.structures import LabelSpace
+
+from .box_detection import as_depth_boxes, true_boxes
+from .versions import require
+
+
+@METRICS.register_module()
+class BoxMetric(ProtocolMetric):
+    """mmdet3d's `IndoorMetric` on the boxes of a `BoxDetection` head.
+
+    True boxes are made as in its training, see there: in the same frame and, where the volume is up to scale, in the
+    mean distance of the true points, so that one scale per scene is forgiven. Classes without a true box in any scene
+    have no score; `indoor_eval` of 1.4.0 would make the mean of all NaN if one of them is predicted.
+
+    Keys: `<label space>/indoor_eval/<geometry>/mAP_0.25` and `mAR_0.25`, and per class `AP_0.25/<class>`.
+
+    Args:
+        label_space: name of a label space, path of its file, or the label space.
+        task: the name of the head in `extra_heads`.
+        iou_thresholds: least overlaps of a hit.
+        geometry: as it is named in keys; 'gt_depth' for heads with given cameras.
+        collect_device: where mmengine collects states of several processes, 'cpu' or 'gpu'.
+
+    Raises:
+        ImportError: if mmdet3d is missing; says how to install it.
+    """
+
+    def __init__(
+        self,
+        *,
+        label_space: str | LabelSpace,
+        task: str = 'detection',
+        iou_thresholds: Sequence[float] = (0.25, 0.5),
+        geometry: str = 'own_geometry',
+        collect_device: str = 'cpu',
+    ) -> None:
+        require('mmdet3d')
+        from mmdet3d.evaluation import IndoorMetric
+
+        self.label_space = load_label_space(label_space)
+        self.task = task
+        self.metric = IndoorMetric(iou_thr=[float(threshold) for threshold in iou_thresholds])
+        self.metric.dataset_meta = {'classes': self.label_space.names, 'box_type_3d': 'depth'}
+        super().__init__(prefix=f'{self.label_space.name}/indoor_eval/{geometry}', collect_device=collect_device)
+
+    def scene_state(self, sample: Mapping[str, Any]) -> Any:
+        """What `IndoorMetric` keeps of a scene: true and predicted boxes."""
+        found = _prediction(sample, self.task)
+        gt_views(sample, self.label_space)
+        boxes, labels = true_boxes(sample, unit=found['unit'], frame=found['frame'], min_points=found['min_points'])
+        truth = {'gt_bboxes_3d': as_depth_boxes(boxes.cpu()), 'gt_labels_3d': labels.cpu().numpy()}
+        predicted = {name: found[name] for name in ('bboxes_3d', 'scores_3d', 'labels_3d')}
+        self.metric.process({}, [{'pred_instances_3d': predicted, 'eval_ann_info': truth}])
+        return self.metric.results.pop()
+
+    def summarize(self, states: list[Any]) -> dict[str, float]:
+        present = torch.from_numpy(np.unique(np.concatenate([truth['gt_labels_3d'] for truth, _ in states])))
+        if not len(present):
+            raise ValueError(f'{self.prefix}: no scene has a true box; nothing can be scored')
+        scored = []
+        for truth, predicted in states:
+            kept = torch.isin(predicted['labels_3d'], present)
+            scored.append((truth, {name: value[kept] for name, value in predicted.items()}))
+        return _by_class(self.metric.compute_metrics(scored), self.label_space)
+
+
+@METRICS.register_module()
+class PointSegMetric(ProtocolMetric):
+    """mmdet3d's `SegMetric` on the points of a `PointSegmentation` head: pixels with a label, whether predicted or not.
+
+    A pixel without a predicted point is wrong. `seg_eval` of 1.4.0 would count it for another class; here it is a class
+    of its own, `void`, which has no score.
+
+    Keys: `<label space>/seg_eval/pixels/mIoU`, `acc` and `acc_cls`, and per class `IoU/<class>`.
+
+    Args:
+        label_space: name of a label space, path of its file, or the label space.
+        task: the name of the head in `extra_heads`.
+        collect_device: where mmengine collects states of several processes, 'cpu' or 'gpu'.
+
+    Raises:
+        ImportError: if mmdet3d is missing; says how to install it.
+    """
+
+    def __init__(
+        self, *, label_space: str | LabelSpace, task: str = 'point_semantics', collect_device: str = 'cpu'
+    ) -> None:
+        require('mmdet3d')
+        from mmdet3d.evaluation import SegMetric
+
+        self.label_space = load_label_space(label_space)
+        self.task = task
+        self.void = self.label_space.num_classes
+        self.metric = SegMetric()
+        names = (*self.label_space.names, 'void')
+        self.metric.dataset_meta = {'label2cat': dict(enumerate(names)), 'ignore_index': self.void}
+        super().__init__(prefix=f'{self.label_space.name}/seg_eval/pixels', collect_device=collect_device)
+
+    def scene_state(self, sample: Mapping[str, Any]) -> Any:
+        """What `SegMetric` keeps of a scene: true and predicted labels of the labelled pixels."""
+        predicted = _prediction(sample, self.task)['category']
+        truth = gt_views(sample, self.label_space).category
+        if predicted.shape != truth.shape:
+            raise ValueError(
+                f'`pred_{self.task}` is of {tuple(predicted.shape)} pixels, the truth {tuple(truth.shape)}'
+            )
+        known = truth >= 0
+        predicted = torch.where(predicted >= 0, predicted, self.void)[known]
+        state = {
+            'pred_pts_seg': {'pts_semantic_mask': predicted},
+            'eval_ann_info': {'pts_semantic_mask': truth[known].cpu().numpy()},
+        }
+        self.metric.process({}, [state])
+        return self.metric.results.pop()
+
+    def summarize(self, states: list[Any]) -> dict[str, float]:
+        found = self.metric.compute_metrics(states)
+        names = {'miou': 'mIoU', 'acc': 'acc', 'acc_cls': 'acc_cls'}
+        scores = {short: found[name] for name, short in names.items()}
+        return scores | {f'IoU/{name}': found[name] for name in self.label_space.names}
+
+
+def _prediction(sample: Mapping[str, Any], task: str) -> Mapping[str, Any]:
+    """Fields and meta information of `pred_<task>`."""
+    found = sample.get(f'pred_{task}')
+    if found is None:
+        raise MissingFieldError(
+            f'expected `pred_{task}` in the data sample, found nothing; a head {task!r} in `model.extra_heads` sets it'
+        )
+    return found.to_dict() if hasattr(found, 'to_dict') else found
+
+
+def _by_class(found: Mapping[str, float], label_space: LabelSpace) -> dict[str, float]:
+    """Scores of `indoor_eval` under the keys of this project: 'chair_AP_0.25' is 'AP_0.25/chair'."""
+    scores = {name: value for name, value in found.items() if name.startswith(('mAP_', 'mAR_'))}
+    for class_name in label_space.names:
+        for name, value in found.items():
+            if name.startswith(f'{class_name}_AP_'):
+                scores[f'{name.removeprefix(f"{class_name}_")}/{class_name}'] = value
+    return scores
