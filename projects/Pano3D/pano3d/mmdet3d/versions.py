@@ -12,22 +12,21 @@ from mmengine.utils import digit_version
 
 @dataclass(frozen=True)
 class Supported:
-    """Versions from `lowest`, included, to `beyond`, excluded, and the command that installs a tested one."""
+    """From `lowest`, included, to `beyond`, excluded; the command that installs a tested version; what it needs."""
 
     lowest: str
     beyond: str
     command: str
+    needs: tuple[str, ...] = ()
 
 
-# In this order: each package refuses to be imported beside wrong versions of those before it.
 SUPPORTED = {
-    'numpy': Supported('1.26', '2.4', "pip install 'numpy<2.4'"),
     'mmcv': Supported('2.1.0', '2.2.0', 'MMCV_WITH_OPS=1 pip install --no-build-isolation mmcv==2.1.0'),
-    'mmdet': Supported('3.3.0', '3.4.0', 'pip install --no-deps mmdet==3.3.0'),
-    'mmdet3d': Supported('1.4.0', '1.5.0', 'pip install --no-deps mmdet3d==1.4.0'),
+    'mmdet': Supported('3.3.0', '3.4.0', 'pip install --no-deps mmdet==3.3.0', ('mmcv',)),
+    'mmdet3d': Supported('1.4.0', '1.5.0', 'pip install --no-deps mmdet3d==1.4.0', ('mmcv', 'mmdet')),
     'spconv': Supported('2.3.6', '2.4.0', 'pip install spconv==2.3.8'),
+    'numpy': Supported('1.26', '2.4', "pip install 'numpy<2.4'"),
 }
-NEEDS = {'mmcv': (), 'mmdet': ('mmcv',), 'mmdet3d': ('mmcv', 'mmdet'), 'spconv': (), 'numpy': ()}
 
 
 def require(name: str) -> ModuleType:
@@ -39,7 +38,8 @@ def require(name: str) -> ModuleType:
     Raises:
         ImportError: if one of them is missing or of an unsupported version; one line with the command that installs it.
     """
-    for needed in (*NEEDS[name], name):
+    # requirements first: the package itself refuses to be imported beside wrong ones
+    for needed in (*SUPPORTED[name].needs, name):
         _check(needed, name)
     return import_module(name)
 
