@@ -1,4 +1,10 @@
-"""A network without weights to learn, whose answer can be computed by hand from the pixels."""
+"""A network without weights to learn, whose answer can be computed by hand from the pixels.
+
+`tiny_scenes` registers components: it is imported once, by its name.
+"""
+
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +14,8 @@ from torch import Tensor, nn
 
 from pano3d.registry import MODELS
 from pano3d.structures import LabelSpace, PanopticMap, Reconstruction, SceneSample
+
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @MODELS.register_module(force=True)

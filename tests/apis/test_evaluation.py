@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import runpy
 import sys
@@ -10,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_scenes
 import torch
 
 from pano3d.apis import write_prediction
@@ -31,10 +31,6 @@ ERRORS = (
     'ATE',
 )
 MANY = 'pq_scene_mean,miou,ap_2d,depth_mvd,pose_auc'  # every kind of state
-
-_spec = importlib.util.spec_from_file_location('tiny_scenes', Path(__file__).parent / 'tiny_scenes.py')
-tiny_scenes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny_scenes)
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -13,6 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
+import tiny_scenes
 import torch
 
 from pano3d.registry import MODELS
@@ -22,10 +22,6 @@ PROTOCOLS = (
     'pq_scene_mean,pq_view,pq_scene_pooled,merged_instances,miou,miou_panoptic,ap_2d,depth_per_view,depth_mvd,'
     'depth_mvd_pi3,points_acc_comp,pose_auc,pose_ate,miou_voxel,unite_mesh,pq_points,miou_points,ap_points,iggt'
 )
-_spec = importlib.util.spec_from_file_location('tiny_scenes', HERE / 'tiny_scenes.py')
-tiny_scenes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny_scenes)
-
 SCRIPT = """
 import importlib.util, os, runpy, sys, time
 spec = importlib.util.spec_from_file_location('tiny_scenes', {scenes!r})

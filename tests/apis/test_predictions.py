@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import zipfile
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tiny_scenes
 import torch
 
 from pano3d.apis import SavedPredictions, empty_prediction, prediction_file, read_prediction, write_prediction
@@ -18,10 +18,6 @@ from pano3d.apis.prediction_file import find_predictions
 from pano3d.structures import LabelSpace, SceneSample
 
 SPACE = LabelSpace.load('scannet20')
-
-_spec = importlib.util.spec_from_file_location('tiny_scenes', Path(__file__).parent / 'tiny_scenes.py')
-tiny_scenes = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(tiny_scenes)
 
 
 @pytest.fixture

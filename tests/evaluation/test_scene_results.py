@@ -61,7 +61,8 @@ def test_a_metric_is_the_mean_of_the_scenes_that_have_it(results, metrics):
     }
     assert summary.counted == {'rooms/miou/pixels': 3, 'depth': 1, 'other': 0}
     assert summary.num_scenes == 4 and summary.scene_ids == ['s0', 's1', 's2', 's3']
-    assert list(summary.missing) == ['other'] and 'expected `c`' in summary.missing['other']
+    assert list(summary.missing) == ['depth', 'other'] and 'expected `b`' in summary.missing['depth']
+    assert list(summary.not_applicable) == ['other'] and 'expected `c`' in summary.not_applicable['other']
     assert summary.failed.keys() == {'s1', 's3'}
     assert "depth: scene 's1': `b` must not be negative" in summary.failed['s1']['depth']
     assert summary.notes == {'s3': 'odd'}
