@@ -6,8 +6,8 @@ model = dict(
     extra_heads=dict(
         detection=dict(
             type='BoxDetection',
-            bridge=dict(type='FeatureBridge', encoder_dim=128, decoder_dim=256, hidden_dim=256, out_dim=32),
-            neck=dict(in_channels=32, out_channels=32, n_blocks=(1, 1, 1)),
+            bridge=dict(type='FeatureBridge', encoder_dim=128, decoder_dim=256, hidden_dim=256, out_dim=16),
+            neck=dict(in_channels=16, out_channels=16, n_blocks=(1, 1, 1)),
             bbox_head=dict(pts_assign_threshold=27, pts_center_threshold=18),
             volume=(-1.4, -0.6, -0.9, 1.4, 1.64, 0.38),
             num_voxels=(40, 32, 16),

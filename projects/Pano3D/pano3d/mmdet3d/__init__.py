@@ -10,6 +10,7 @@ from .head_metrics import BoxMetric, PointSegMetric
 from .metrics import Det3DMetric
 from .point_segmentation import PointSegmentation
 from .samples import from_det3d, scene_points, to_det3d
+from .sparse_refinement import SparseRefinement
 from .versions import require
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     'Pi3Features',
     'PointSegMetric',
     'PointSegmentation',
+    'SparseRefinement',
     'VGGTFeatures',
     'from_det3d',
     'require',

@@ -77,7 +77,7 @@ class PointSegmentation(ExtraHead):
         from mmdet3d.models.backbones import MinkUNetBackbone
         from mmdet3d.models.decode_heads import MinkUNetHead
 
-        unet = copy.deepcopy(dict(unet))
+        unet = {name: list(value) if isinstance(value, Sequence) else value for name, value in unet.items()}
         with DefaultScope.overwrite_default_scope('mmdet3d'):
             return MinkUNetBackbone(in_channels=channels + 3, sparseconv_backend='spconv', **unet), MinkUNetHead(
                 channels=list(unet['decoder_channels'])[-1],
@@ -127,15 +127,12 @@ class PointSegmentation(ExtraHead):
 
     def _refined(self, features: Tensor, voxels: SparseVoxels) -> Tensor:
         """What the U-Net makes of features (N, C + 3)."""
-        # It halves the grid in each stage: begin where the lowest voxel is left in a grid of any size.
-        margin = 2**self.unet.num_stages - 1
-        return self.unet(features, voxels.indices + voxels.indices.new_tensor([0, margin, margin, margin]))
+        return self.unet(features, voxels.for_halving(self.unet.num_stages))
 
     def _voxels(
         self, views: ViewFeatures, reconstruction: Reconstruction, samples: Sequence[SceneSample], stride: int
     ) -> tuple[Tensor, SparseVoxels | None, Tensor]:
-        """Features (N, C + 3) of the voxels, the voxels, and which pixels (B, V, h, w) are points; None if a scene has
-        no valid point."""
+        """Features (N, C + 3) of voxels, the voxels (None without a point), which pixels (B, V, h, w) are points."""
         maps = self.bridge(views.sources).mT.unflatten(3, views.grid)
         scenes = [
             canonical_scene(item, rotation=canonical_rotation(sample, frame=self.frame).to(item.points), unit=self.unit)
@@ -144,7 +141,7 @@ class PointSegmentation(ExtraHead):
         every = slice(None, None, stride)
         points = torch.stack([scene.points for scene in scenes])[:, :, every, every]
         chosen = torch.stack([scene.valid for scene in scenes])[:, :, every, every]
-        if not chosen.flatten(1).any(1).all():
+        if not chosen.any():
             return maps, None, chosen
         size = tuple(reconstruction.valid.shape[-2:])
         dense = torch.stack([_at_pixels(scene_maps, size, stride) for scene_maps in maps])

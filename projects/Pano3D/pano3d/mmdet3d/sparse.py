@@ -28,10 +28,14 @@ class SparseVoxels:
     voxel_of_point: Tensor
     num_scenes: int
 
-    @property
-    def shape(self) -> list[int]:
-        """Voxels along x, y, z of the smallest grid that holds all."""
-        return (self.indices[:, 1:].amax(0) + 1).tolist()
+    def for_halving(self, times: int) -> Tensor:
+        """Indices, moved up per scene and axis so that grids up to the highest one halve so often without a rest.
+
+        A rest is dropped: of a small scene that may be all.
+        """
+        scene, cells = self.indices[:, 0].long(), self.indices[:, 1:]
+        highest = cells.new_zeros(self.num_scenes, 3).scatter_reduce(0, scene[:, None].expand(-1, 3), cells, 'amax')
+        return torch.cat([self.indices[:, :1], cells + (-(highest + 1) % 2**times)[scene]], dim=1)
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean (N, C) over the points of each voxel, of values (P, C)."""
@@ -54,16 +58,15 @@ def voxelise(points: Tensor, scene: Tensor, *, voxel_size: float, num_scenes: in
         scene: (P,), int64, which scene each point is of.
         voxel_size: edge, in the unit of the points. Points further than 1024 voxels from the lowest one of their scene
             are moved there.
-        num_scenes: B; each must have a point.
+        num_scenes: B.
 
     Raises:
-        ValueError: if a scene has no point, or the size is not positive.
+        ValueError: if there is no point, or the size is not positive.
     """
     if not voxel_size > 0:
         raise ValueError(f'`voxel_size` must be positive, got {voxel_size}')
-    present = torch.bincount(scene, minlength=num_scenes)
-    if (present == 0).any() or len(present) > num_scenes:
-        raise ValueError(f'each of {num_scenes} scenes must have a valid point, they have {present.tolist()}')
+    if not len(points):
+        raise ValueError('`points` is empty: there are no voxels without a valid point')
     index = scene[:, None].expand(-1, 3)
     lowest = points.new_full((num_scenes, 3), torch.inf).scatter_reduce(0, index, points, 'amin')
     cells = ((points - lowest[scene]) / voxel_size).floor().clamp_max(LARGEST_SIDE - 1).long()

@@ -239,7 +239,7 @@ class OnlinePano3D(Pano3D):
                 if self.extra_heads:
                     kept.append((chunk.indices, seen))
                 result.put(chunk.indices, self.backbone.reconstruct(chunk.prediction)[0])
-            scene = ViewFeatures.join(looked, self._grid(canvas))
+            scene = self.head.exchange(ViewFeatures.join(looked, self._grid(canvas)), chunk_size=self.chunk_size)
             queries = self.head.refine(scene, queries)  # Q_render
             prediction = self.head.draw(queries, scene, chunk_size=self.chunk_size, offload=self.offload)
         sample = sample.clone() if self.offload is None else sample.to(self.offload)
@@ -260,7 +260,8 @@ class OnlinePano3D(Pano3D):
             geometry = self._regress(encoded, decoded) if self.head.needs_points else {}
             extra = self._extra(frames[index][None, None], encoded.grid)
             looked.append(([place], self.head.look(self._see(encoded, decoded, geometry, extra))))
-        return self.head.refine(ViewFeatures.join(looked, self._grid(canvas)))
+        scene = self.head.exchange(ViewFeatures.join(looked, self._grid(canvas)), chunk_size=self.chunk_size)
+        return self.head.refine(scene)
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from mmengine.model import BaseModule
 
@@ -23,16 +25,25 @@ class PanopticSetHead(BaseModule):
         upscaler: config of the mask upscaler, G -> M.
         decoder: config of the query decoder, learned queries and G -> Q.
         classifier: config of the classifier, Q -> class logits with 'no object' last.
+        refinement: config of what lets the views exchange G in 3D, such as `SparseRefinement`; None: they do not.
     """
 
     def __init__(
-        self, *, bridge: dict, upscaler: dict, decoder: dict, classifier: dict, init_cfg: dict | None = None
+        self,
+        *,
+        bridge: dict,
+        upscaler: dict,
+        decoder: dict,
+        classifier: dict,
+        refinement: dict | None = None,
+        init_cfg: dict | None = None,
     ) -> None:
         super().__init__(init_cfg)
         self.bridge = MODELS.build(bridge)
         self.upscaler = MODELS.build(upscaler)
         self.decoder = MODELS.build(decoder)
         self.classifier = MODELS.build(classifier)
+        self.refinement = None if refinement is None else MODELS.build(refinement)
 
     @property
     def num_classes(self) -> int:
@@ -42,7 +53,7 @@ class PanopticSetHead(BaseModule):
     @property
     def needs_points(self) -> bool:
         """Whether `ViewFeatures` must say where the tokens are in 3D."""
-        return self.decoder.needs_points
+        return self.decoder.needs_points or self.refinement is not None
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -83,6 +94,8 @@ class PanopticSetHead(BaseModule):
             The refined queries, and one prediction per decoder stage, the last one final.
         """
         tokens = self.bridge(views.sources)  # G_i
+        if self.refinement is not None:
+            tokens = self.refinement(tokens, views)
         mask_features = self.upscaler(tokens, views.grid)  # M_i
         return self.decoder(tokens, mask_features, views, self.classifier, queries)  # Q, C(Q), Q . M_i
 
@@ -100,7 +113,7 @@ class PanopticSetHead(BaseModule):
             looked = self.look(chunk)
             chunks.append((range(first, first + looked.num_views), looked))
             first += looked.num_views
-        scene = ViewFeatures.join(chunks)
+        scene = self.exchange(ViewFeatures.join(chunks), chunk_size=chunk_size)
         return self.draw(self.refine(scene, queries), scene, chunk_size=chunk_size)
 
     def look(self, views: ViewFeatures) -> ViewFeatures:
@@ -108,6 +121,17 @@ class PanopticSetHead(BaseModule):
         tokens = self.bridge(views.sources)  # G_i
         coarse = coarse_mask_features(self.upscaler(tokens, views.grid), views.grid)
         return ViewFeatures({'tokens': tokens, 'coarse': coarse}, views.grid, views.extents, views.points)
+
+    def exchange(self, looked: ViewFeatures, *, chunk_size: int) -> ViewFeatures:
+        """What `look` kept of all views after they have exchanged it in 3D; the same without a refinement."""
+        if self.refinement is None:
+            return looked
+        tokens = self.refinement(looked.sources['tokens'], looked)
+        coarse = [
+            coarse_mask_features(self.upscaler(chunk, looked.grid), looked.grid)
+            for chunk in tokens.split(chunk_size, dim=1)
+        ]
+        return replace(looked, sources={'tokens': tokens, 'coarse': torch.cat(coarse, dim=1)})
 
     def refine(self, looked: ViewFeatures, queries: Queries | None = None) -> Queries:
         """The queries that `forward` ends with, from what `look` kept of all views."""
