@@ -283,3 +283,13 @@ def test_checkpoint_or_predictions(run, checkpoint, predictions, tmp_path, capsy
     assert 'no such folder of predictions' in run('--predictions', tmp_path / 'nothing')[0]
     (tmp_path / 'empty').mkdir()
     assert 'expected <scene>.npz or <scene>/prediction.npz' in run('--predictions', tmp_path / 'empty')[0]
+
+
+def test_what_training_started_from_is_not_evaluated(run, checkpoint):
+    _, expected = run(checkpoint, '--protocols', 'miou', '--fresh')
+    start = checkpoint.with_name('start.pth')
+    state = torch.load(checkpoint, weights_only=True)
+    torch.save({name: torch.full_like(value, 7.0) for name, value in state.items()}, start)
+    for options in (f'load_from={start}', 'resume=True'):
+        code, metrics = run(checkpoint, '--protocols', 'miou', '--fresh', options=(options,))
+        assert (code, metrics) == (0, expected)

@@ -111,7 +111,9 @@ def evaluate_scenes(
         fp16=(config.get('test_cfg') or {}).get('fp16', False),
     )
     if predictions is None:
-        runner = Runner.from_cfg(Config({**config.to_dict(), 'work_dir': str(work_dir)}))
+        # A run would load the start of the training over the weights that are asked for.
+        own = {'work_dir': str(work_dir), 'load_from': None, 'resume': False}
+        runner = Runner.from_cfg(Config({**config.to_dict(), **own}))
         model = runner.model.module if is_model_wrapper(runner.model) else runner.model
         load_model_weights(model, checkpoint)
     else:
