@@ -12,8 +12,8 @@ from pano3d.engine.config import check_config, load_config
 from pano3d.registry import MODELS
 
 CONFIGS = Path(__file__).parent.parent / 'configs'
-# tests/models/test_regimes.py has the ablations
-RECIPES = sorted(p for p in CONFIGS.rglob('*.py') if not {'_base_', 'ablations'} & set(p.parts))
+# tests/models/test_regimes.py has the ablations, tests/mmdet3d/test_host.py the detectors
+RECIPES = sorted(p for p in CONFIGS.rglob('*.py') if not {'_base_', 'ablations', 'detectors'} & set(p.parts))
 
 
 @pytest.fixture(params=RECIPES, ids=lambda path: str(path.relative_to(CONFIGS)))
