@@ -15,7 +15,7 @@ import torch
 from mmengine.config import Config, DictAction
 
 from pano3d.apis.mutual_benefit import JOINT, REGIMES, gradient_curves, regime_config, write_benefit_report
-from pano3d.apis.study import Study, StudyRun, with_budget
+from pano3d.apis.study import TRAINING, Study, StudyRun, with_budget
 from pano3d.engine import check_inputs, load_config
 
 TOOLS = Path(__file__).resolve().parent
@@ -80,7 +80,7 @@ def main() -> None:
             if start
             else 'that of the config',
         }
-        folders = [study.out / run.place for run in runs if run.name == JOINT]
+        folders = [study.out / run.place / TRAINING for run in runs if run.name == JOINT]
         paths = write_benefit_report(study.out, results, gradient_curves(folders), settings, failed)
     except (ValueError, FileNotFoundError, RuntimeError) as error:
         sys.exit(f'mutual_benefit.py: {error}')

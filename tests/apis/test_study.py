@@ -18,6 +18,8 @@ import os, sys, time
 from pathlib import Path
 config, folder = sys.argv[1], Path(sys.argv[3])
 text = Path(config).read_text()
+folder.mkdir(exist_ok=True)
+(folder / Path(config).name).write_text('what the runner writes')
 with open(folder / 'calls', 'a') as file:
     file.write(f"{'resumed' if '--resume' in sys.argv else 'fresh'} {os.environ['OMP_NUM_THREADS']}\\n")
 checkpoint = folder / 'iter_1.pth'
@@ -51,7 +53,7 @@ def a_run(name: str, seed: int = 0, **settings) -> StudyRun:
 
 
 def calls(study: Study, run: StudyRun) -> list[str]:
-    return (study.out / run.place / 'calls').read_text().splitlines()
+    return (study.out / run.place / 'training/calls').read_text().splitlines()
 
 
 def test_runs_are_carried_out_once(tools, tmp_path):
@@ -89,7 +91,7 @@ def test_an_interruption_ends_the_training_too(tools, tmp_path):
         """
     )
     child = subprocess.Popen([sys.executable, '-c', script], stderr=subprocess.PIPE, text=True)
-    started = tmp_path / 'out' / 'slow' / 'seed_0' / 'last_checkpoint'
+    started = tmp_path / 'out' / 'slow' / 'seed_0' / 'training' / 'last_checkpoint'
     deadline = time.monotonic() + 120
     while not started.is_file() and time.monotonic() < deadline:
         time.sleep(0.05)

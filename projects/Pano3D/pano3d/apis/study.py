@@ -18,6 +18,8 @@ from mmengine.config import Config
 from tqdm import tqdm
 
 CONFIG, METRICS, LOG = 'config.py', 'results/metrics.json', 'output.log'
+TRAINING = 'training'
+"""A folder of its own: a run writes its config there once more, with what the command line has changed."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,9 @@ class StudyRun:
 class Study:
     """Runs trainings below a folder and reads what they found.
 
-    Every run has `<out>/<name>/seed_<seed>/` with its `config.py`, the work files of the training, `output.log` and
-    `results/metrics.json`, which says that it is done. An interrupted run goes on from its newest checkpoint.
+    Every run has `<out>/<name>/seed_<seed>/` with its `config.py`, the folders `training` and `evaluation`,
+    `output.log`, and `results/metrics.json`, which says that it is done. An interrupted run goes on from its newest
+    checkpoint.
 
     Args:
         out: folder of the study.
@@ -102,7 +105,7 @@ class Study:
 
     def last_checkpoint(self, run: StudyRun) -> Path | None:
         """Where the newest checkpoint of a run lies."""
-        pointer = self.out / run.place / 'last_checkpoint'
+        pointer = self.out / run.place / TRAINING / 'last_checkpoint'
         return Path(pointer.read_text().strip()) if pointer.is_file() else None
 
     def _begin(self, run: StudyRun) -> bool:
@@ -126,7 +129,7 @@ class Study:
             folder = self.out / run.place
             checkpoint = self.last_checkpoint(run)
             resume = ['--resume'] if checkpoint else []
-            train = [self.tools / 'train.py', folder / CONFIG, '--work-dir', folder, *resume]
+            train = [self.tools / 'train.py', folder / CONFIG, '--work-dir', folder / TRAINING, *resume]
             if self._call(train, folder / LOG, slot, children):
                 return f'the training failed, see {folder / LOG}'
             test = [self.tools / 'test.py', folder / CONFIG, self.last_checkpoint(run)]
