@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from mmengine.registry import DefaultScope
 
 from pano3d.engine import load_config
 from pano3d.evaluation import PointInstanceMetric, PointPanopticMetric, PointSemanticMetric
+from pano3d.evaluation.state_file import read_state, write_state
 from pano3d.mmdet3d import Det3DMetric, from_det3d, require, scene_points, to_det3d
 from pano3d.structures import LabelSpace, PanopticMap, Reconstruction, SceneSample
 
@@ -21,7 +21,6 @@ try:
     require('mmdet3d')
 except ImportError as error:
     pytest.skip(str(error), allow_module_level=True)
-warnings.filterwarnings('ignore', category=DeprecationWarning)
 
 from mmdet3d.evaluation import panoptic_seg_eval, seg_eval  # noqa: E402
 from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes, PointData  # noqa: E402
@@ -289,6 +288,37 @@ def test_instance_scores_are_ours(scenes):
     for name, own in (('all_ap', 'AP'), ('all_ap_50%', 'AP50'), ('all_ap_25%', 'AP25')):
         assert close(theirs[name], ours[own])
     assert close(theirs['ap/chair'], ours['AP/chair'])
+
+
+def test_views_are_scored_on_the_mesh_and_states_are_kept(tmp_path):
+    """The mesh's vertices are the points of the pixels."""
+    points = labelled_points(5)
+    depth = torch.full((1, 60, 80), 2.0)
+    intrinsics = torch.tensor([[[40.0, 0, 39.5], [0, 40, 29.5], [0, 0, 1]]])
+    sample = SceneSample(metainfo=dict(points.metainfo_items()))
+    sample.gt_reconstruction = Reconstruction.from_depth(depth, intrinsics, torch.eye(4)[None])
+    sample.pred_reconstruction = sample.gt_reconstruction
+    predicted = points.pred_panoptic
+    sample.pred_panoptic = PanopticMap(*(part.view(1, 60, 80) for part in (predicted.category, predicted.instance)))
+    sample.set_field(points.pred_segments, 'pred_segments')
+    owner = np.arange(4800) // 240 + 1
+    categories = {i: int(points.gt_panoptic.category[240 * (i - 1)]) for i in range(1, 21)}
+    vertices = sample.gt_reconstruction.points.view(-1, 3).numpy()
+    np.savez(tmp_path / 'mesh.npz', vertices=vertices, instance=owner.astype(np.int32))
+    sample.set_metainfo({'mesh_path': str(tmp_path / 'mesh.npz'), 'instance_categories': categories})
+    pairs = (
+        ('semantic', 'miou', PointSemanticMetric, 'mIoU'),
+        ('panoptic', 'pq', PointPanopticMetric, 'PQ'),
+        ('instance', 'all_ap_25%', PointInstanceMetric, 'AP25'),
+    )
+    for kind, name, ours, own in pairs:
+        metric = Det3DMetric(metric=kind, label_space='scannet20', geometry='gt_depth')
+        assert metric.prefix == f'scannet20/mmdet3d_{kind}/gt_depth'
+        state = metric.scene_state(sample.to_dict())
+        write_state(tmp_path / 'state.npz', state)
+        found = metric.summarize([read_state(tmp_path / 'state.npz')])[name]
+        expected = scores(ours(label_space='scannet20', geometry='gt_depth'), [sample])[own]
+        assert 0 < expected < 1 and close(found, expected)
 
 
 @pytest.mark.parametrize('kind', ['semantic', 'panoptic', 'instance'])
