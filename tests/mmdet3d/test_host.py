@@ -22,9 +22,9 @@ try:
 except ImportError as error:
     pytest.skip(str(error), allow_module_level=True)
 
-from mmdet3d.evaluation import panoptic_seg_eval, seg_eval  # noqa: E402
-from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes, PointData  # noqa: E402
-from mmengine.structures import InstanceData  # noqa: E402
+from mmdet3d.evaluation import panoptic_seg_eval, seg_eval
+from mmdet3d.structures import Det3DDataSample, LiDARInstance3DBoxes, PointData
+from mmengine.structures import InstanceData
 
 CONFIGS = Path(__file__).parents[2] / 'configs'
 SPACE = LabelSpace.load('scannet20')
