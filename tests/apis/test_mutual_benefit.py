@@ -73,7 +73,7 @@ def test_the_report_says_what_was_found(tmp_path):
     assert [path.name for path in paths] == ['report.md', 'report.json', 'report.png']
     text = paths[0].read_text()
     assert '| `scannet20/pq_scene_mean/pixels/PQ` ↑ | - | 0.420 ± 0.035 | 0.530 ± 0.036 |' in text
-    assert 'segmentation (segmentation only as the measure): better in PQ' in text
+    assert 'segmentation (segmentation only as the measure): better in `scannet20/pq_scene_mean/pixels/PQ`' in text
     assert 'geometry (geometry only as the measure): undecided' in text
     assert '| `gradient_norm/decoder/segmentation` | 20 | 30 |' in text
     assert 'gradient_overhead' not in text

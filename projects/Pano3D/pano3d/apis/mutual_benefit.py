@@ -215,7 +215,7 @@ def _verdict(differences: Sequence[Difference]) -> str:
         told = [d for d in differences if d.other == alone and TASK[last_part(d.metric)] == task]
         if not told:
             continue
-        better, worse = ([last_part(d.metric) for d in told if d.helps is wanted] for wanted in (True, False))
+        better, worse = ([f'`{d.metric}`' for d in told if d.helps is wanted] for wanted in (True, False))
         words = [f'better in {", ".join(better)}'] * bool(better) + [f'worse in {", ".join(worse)}'] * bool(worse)
         lines.append(f'{task} ({alone.replace("_", " ")} as the measure): {"; ".join(words) or "undecided"}')
     return f'**With these seeds, joint training is, for {"; for ".join(lines)}.**' if lines else ''

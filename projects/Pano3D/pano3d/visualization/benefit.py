@@ -51,7 +51,7 @@ def draw_benefit(scores: Mapping[str, Mapping[str, Sequence[float]]], gradients:
 def _draw_scores(axes: Axes, metric: str, values: Mapping[str, Sequence[float]]) -> None:
     for place, seeds in enumerate(values.values()):
         if len(seeds):
-            axes.plot([place] * len(seeds), seeds, 'o', markersize=4, alpha=0.6)
+            axes.plot([place] * len(seeds), seeds, 'o', color=f'C{place}', markersize=4, alpha=0.6)
             axes.hlines(float(np.mean(seeds)), place - 0.3, place + 0.3, colors='black', linewidth=1.2)
     axes.set_xticks(range(len(values)), [regime.replace('_', '\n') for regime in values], fontsize=7)
     axes.set_xlim(-0.5, len(values) - 0.5)
