@@ -59,7 +59,7 @@ def extra_terms(
     seen = [_labelled(sample, original) for sample, original in zip(samples, originals, strict=True)]
     with torch.autocast(output.views.device.type, enabled=False):
         with torch.no_grad():
-            reconstruction = _within(output.views, model.backbone.reconstruct(output.geometry))
+            reconstruction = _within(output.views, model.backbone.reconstruct(output.geometry)).detach()
         return {
             task: head.loss(model.watched(task, output.views).float(), reconstruction, seen)
             for task, head in model.extra_heads.items()
