@@ -54,9 +54,19 @@ def test_views_that_are_too_alike_are_no_neighbours(scene):
     assert found == {(0, 6)}
 
 
-def test_a_scene_that_does_not_hang_together(scene):
-    with pytest.raises(ValueError, match=r'scene0000_00: 5 views are asked for, but at most 4 frames hang together'):
-        OverlapViews(num_views=5, min_overlap=0.3)(start(scene))
+def test_a_scene_that_does_not_hang_together_gives_neighbours_and_says_so_once(scene, monkeypatch):
+    said = []
+    monkeypatch.setattr('pano3d.datasets.transforms.overlap_selection.print_log', lambda text, **_: said.append(text))
+    transform = OverlapViews(num_views=5, min_overlap=0.3)
+    found = {chosen(transform, scene, seed) for seed in range(50)}
+    assert found == {(0, 1, 2, 3, 4), (1, 2, 3, 4, 5), (2, 3, 4, 5, 6)}
+    assert len(said) == 1
+    assert 'scene0000_00: at most 4 frames hang together' in said[0]
+
+
+def test_a_scene_with_too_few_frames_is_refused(scene):
+    with pytest.raises(ValueError, match=r'scene0000_00: 8 views are asked for, but it has 7 frames'):
+        OverlapViews(num_views=8, min_overlap=0.3)(start(scene))
 
 
 @pytest.mark.parametrize('seed', range(20))

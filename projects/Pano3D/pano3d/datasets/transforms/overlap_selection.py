@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import numpy as np
+from mmengine.logging import print_log
 from numpy.typing import NDArray
 from scipy.sparse.csgraph import connected_components
 
@@ -21,6 +23,8 @@ class OverlapViews(Transform):
     Starts at a random frame and adds random frames that overlap one of those already chosen, so that the views are one
     connected piece. They come in the order of the recording. Needs `overlap.npz` (tools/measure_overlap.py).
 
+    A scene without N frames that hang together gives N neighbouring frames of the recording instead, with one warning.
+
     Args:
         num_views: N.
         min_overlap: share of the pixels with depth that each of two views must see of the other, in (0, 1].
@@ -28,7 +32,7 @@ class OverlapViews(Transform):
             neighbours.
 
     Raises:
-        FileNotFoundError, ValueError: if the scene has no table of overlaps, or no N frames that hang together.
+        FileNotFoundError, ValueError: if the scene has no table of overlaps, or fewer than N frames.
     """
 
     def __init__(self, *, num_views: int, min_overlap: float = 0.2, max_overlap: float = 1.0) -> None:
@@ -39,6 +43,7 @@ class OverlapViews(Transform):
         self.num_views = num_views
         self.min_overlap = min_overlap
         self.max_overlap = max_overlap
+        self._warned: set[str] = set()
 
     def transform(self, results: dict[str, Any]) -> dict[str, Any]:
         scene, rng = results['scene'], results['rng']
@@ -49,17 +54,31 @@ class OverlapViews(Transform):
         _, piece = connected_components(linked, directed=False)
         frames_in_piece = np.bincount(piece)
         starts = np.flatnonzero(frames_in_piece[piece] >= self.num_views)
-        if not len(starts):
-            raise ValueError(
-                f'scene {scene.scene_id}: {self.num_views} views are asked for, but at most {frames_in_piece.max()} '
-                f'frames hang together by an overlap of {self.min_overlap} to {self.max_overlap}; lower `min_overlap` '
-                'or `num_views`, or leave the scene out'
-            )
         chosen = np.zeros(len(linked), bool)
-        chosen[rng.choice(starts)] = True
+        if not len(starts):
+            self._warn(scene.scene_id, int(frames_in_piece.max()), len(linked))
+            first = rng.integers(len(linked) - self.num_views + 1)
+            chosen[first : first + self.num_views] = True
+        else:
+            chosen[rng.choice(starts)] = True
         while chosen.sum() < self.num_views:
             chosen[rng.choice(np.flatnonzero(linked[chosen].any(0) & ~chosen))] = True
         return {**results, 'views': [scene.frames[i] for i in np.flatnonzero(chosen)]}
+
+    def _warn(self, scene_id: str, most: int, frames: int) -> None:
+        if frames < self.num_views:
+            raise ValueError(
+                f'scene {scene_id}: {self.num_views} views are asked for, but it has {frames} frames; lower '
+                '`num_views`, or leave the scene out with `min_frames` of the data set'
+            )
+        if scene_id not in self._warned:
+            self._warned.add(scene_id)
+            print_log(
+                f'scene {scene_id}: at most {most} frames hang together by an overlap of {self.min_overlap} to '
+                f'{self.max_overlap}; {self.num_views} neighbouring frames are taken instead',
+                logger='current',
+                level=logging.WARNING,
+            )
 
 
 @TRANSFORMS.register_module()
