@@ -9,6 +9,7 @@ import torch
 from mmengine.registry import DefaultScope
 
 from pano3d.engine.config import load_config
+from pano3d.evaluation.state_file import read_state, write_state
 from pano3d.models import ViewFeatures
 from pano3d.models.parts import part_of
 from pano3d.registry import METRICS, MODELS
@@ -144,7 +145,7 @@ def true_prediction(sample: SceneSample, **changes: torch.Tensor):
     return found
 
 
-def test_true_boxes_score_one_and_shifted_ones_their_overlap():
+def test_true_boxes_score_one_and_shifted_ones_their_overlap(tmp_path):
     from mmengine.structures import InstanceData
 
     _, [sample] = scenes()
@@ -161,6 +162,8 @@ def test_true_boxes_score_one_and_shifted_ones_their_overlap():
         result = sample.clone()
         result.pred_detection = prediction
         metric.process({}, [result.to_dict()])
+        write_state(tmp_path / 'state.npz', metric.results[0])
+        metric.results = [read_state(tmp_path / 'state.npz')]
         scores = metric.evaluate(1)
         for threshold, value in zip((0.25, 0.5), expected, strict=True):
             assert scores[f'scannet20/indoor_eval/own_geometry/AP_{threshold:.2f}/chair'] == pytest.approx(value)
@@ -221,7 +224,7 @@ def test_every_pixel_has_the_class_of_its_voxel():
     assert (both[1].category == alone[0].category).float().mean() > 0.99  # round-off may part scores that are close
 
 
-def test_true_points_score_one_and_missing_ones_are_wrong():
+def test_true_points_score_one_and_missing_ones_are_wrong(tmp_path):
     from mmengine.structures import PixelData
 
     _, [sample] = scenes()
@@ -232,6 +235,8 @@ def test_true_points_score_one_and_missing_ones_are_wrong():
         result.pred_point_semantics = PixelData(category=category)
         metric = METRICS.build(dict(type='pano3d.PointSegMetric', label_space='scannet20'))
         metric.process({}, [result.to_dict()])
+        write_state(tmp_path / 'state.npz', metric.results[0])
+        metric.results = [read_state(tmp_path / 'state.npz')]
         scores = metric.evaluate(1)
         assert scores['scannet20/seg_eval/pixels/IoU/chair'] == chair
         assert scores['scannet20/seg_eval/pixels/IoU/table'] == table

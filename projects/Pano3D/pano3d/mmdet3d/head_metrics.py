@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
 from pano3d.evaluation.protocol_metric import MissingFieldError, ProtocolMetric, gt_views, load_label_space
 from pano3d.registry import METRICS
@@ -56,24 +56,27 @@ class BoxMetric(ProtocolMetric):
         super().__init__(prefix=f'{self.label_space.name}/indoor_eval/{geometry}', collect_device=collect_device)
 
     def scene_state(self, sample: Mapping[str, Any]) -> Any:
-        """What `IndoorMetric` keeps of a scene: true and predicted boxes."""
+        """True and predicted boxes as plain tensors, which can be stored."""
         found = _prediction(sample, self.task)
         gt_views(sample, self.label_space)
         boxes, labels = true_boxes(sample, unit=found['unit'], frame=found['frame'], min_points=found['min_points'])
-        truth = {'gt_bboxes_3d': as_depth_boxes(boxes.cpu()), 'gt_labels_3d': labels.cpu().numpy()}
-        predicted = {name: found[name] for name in ('bboxes_3d', 'scores_3d', 'labels_3d')}
-        self.metric.process({}, [{'pred_instances_3d': predicted, 'eval_ann_info': truth}])
-        return self.metric.results.pop()
+        predicted = torch.cat([found['bboxes_3d'].gravity_center, found['bboxes_3d'].dims], dim=1)
+        state = {
+            'boxes': boxes,
+            'labels': labels,
+            'predicted_boxes': predicted,
+            'scores': found['scores_3d'],
+            'predicted_labels': found['labels_3d'],
+        }
+        return {name: value.cpu() for name, value in state.items()}
 
     def summarize(self, states: list[Any]) -> dict[str, float]:
-        present = torch.from_numpy(np.unique(np.concatenate([truth['gt_labels_3d'] for truth, _ in states])))
+        present = torch.cat([state['labels'] for state in states]).unique()
         if not len(present):
             raise ValueError(f'{self.prefix}: no scene has a true box; nothing can be scored')
-        scored = []
-        for truth, predicted in states:
-            kept = torch.isin(predicted['labels_3d'], present)
-            scored.append((truth, {name: value[kept] for name, value in predicted.items()}))
-        return _by_class(self.metric.compute_metrics(scored), self.label_space)
+        self.metric.results.clear()
+        self.metric.process({}, [_indoor_sample(state, present) for state in states])
+        return _by_class(self.metric.compute_metrics(self.metric.results), self.label_space)
 
 
 @METRICS.register_module()
@@ -109,7 +112,7 @@ class PointSegMetric(ProtocolMetric):
         super().__init__(prefix=f'{self.label_space.name}/seg_eval/pixels', collect_device=collect_device)
 
     def scene_state(self, sample: Mapping[str, Any]) -> Any:
-        """What `SegMetric` keeps of a scene: true and predicted labels of the labelled pixels."""
+        """True and predicted labels of the labelled pixels as plain tensors, which can be stored."""
         predicted = _prediction(sample, self.task)['category']
         truth = gt_views(sample, self.label_space).category
         if predicted.shape != truth.shape:
@@ -118,15 +121,12 @@ class PointSegMetric(ProtocolMetric):
             )
         known = truth >= 0
         predicted = torch.where(predicted >= 0, predicted, self.void)[known]
-        state = {
-            'pred_pts_seg': {'pts_semantic_mask': predicted},
-            'eval_ann_info': {'pts_semantic_mask': truth[known].cpu().numpy()},
-        }
-        self.metric.process({}, [state])
-        return self.metric.results.pop()
+        return {'labels': truth[known].short().cpu(), 'predicted': predicted.short().cpu()}
 
     def summarize(self, states: list[Any]) -> dict[str, float]:
-        found = self.metric.compute_metrics(states)
+        self.metric.results.clear()
+        self.metric.process({}, [_seg_sample(state) for state in states])
+        found = self.metric.compute_metrics(self.metric.results)
         names = {'miou': 'mIoU', 'acc': 'acc', 'acc_cls': 'acc_cls'}
         scores = {short: found[name] for name, short in names.items()}
         return scores | {f'IoU/{name}': found[name] for name in self.label_space.names}
@@ -140,6 +140,27 @@ def _prediction(sample: Mapping[str, Any], task: str) -> Mapping[str, Any]:
             f'expected `pred_{task}` in the data sample, found nothing; a head {task!r} in `model.extra_heads` sets it'
         )
     return found.to_dict() if hasattr(found, 'to_dict') else found
+
+
+def _indoor_sample(state: Mapping[str, Tensor], present: Tensor) -> dict[str, Any]:
+    """What `IndoorMetric` reads of a scene; of predicted boxes those of some classes."""
+    kept = torch.isin(state['predicted_labels'], present)
+    return {
+        'eval_ann_info': {'gt_bboxes_3d': as_depth_boxes(state['boxes']), 'gt_labels_3d': state['labels'].numpy()},
+        'pred_instances_3d': {
+            'bboxes_3d': as_depth_boxes(state['predicted_boxes'][kept]),
+            'scores_3d': state['scores'][kept],
+            'labels_3d': state['predicted_labels'][kept],
+        },
+    }
+
+
+def _seg_sample(state: Mapping[str, Tensor]) -> dict[str, Any]:
+    """What `SegMetric` reads of a scene."""
+    return {
+        'eval_ann_info': {'pts_semantic_mask': state['labels'].numpy()},
+        'pred_pts_seg': {'pts_semantic_mask': state['predicted']},
+    }
 
 
 def _by_class(found: Mapping[str, float], label_space: LabelSpace) -> dict[str, float]:
