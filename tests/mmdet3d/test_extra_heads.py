@@ -1,5 +1,6 @@
 """Heads of mmdet3d on the demo model: gradients, training, layout, and scores by mmdet3d's own metrics."""
 
+import copy
 import logging
 from importlib.util import find_spec
 from pathlib import Path
@@ -198,6 +199,16 @@ def test_given_cameras_are_asked_for():
     del sample.gt_reconstruction
     with pytest.raises(ValueError, match="needs `gt_reconstruction` in the sample; take 'predicted' without"):
         model.eval().predict(images, [sample])
+
+
+def test_weights_are_loaded_as_they_were_saved():
+    saved = build(POINTS, **{'model.head.refinement': dict(type='SparseRefinement', dim=128)})
+    loaded = copy.deepcopy(saved)
+    for parameter in loaded.parameters():
+        parameter.data.zero_()
+    loaded.load_state_dict(dict(saved.state_dict()))  # without the version numbers of modules, as plain checkpoints
+    for name, value in saved.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
 
 
 def test_every_pixel_has_the_class_of_its_voxel():

@@ -17,7 +17,7 @@ from pano3d.registry import MODELS
 from pano3d.structures import LabelSpace, Reconstruction, SceneSample
 
 from .canonical_scene import FRAMES, UNITS, canonical_rotation, canonical_scene
-from .sparse import SparseVoxels, require_spconv, voxelise
+from .sparse import SparseVoxels, keep_weight_layout, require_spconv, voxelise
 from .versions import require
 
 
@@ -71,6 +71,7 @@ class PointSegmentation(ExtraHead):
         self.frame = frame
         self.stride = stride
         self.unet, self.classifier = self._build(bridge['out_dim'], unet, classifier)
+        keep_weight_layout(self)
 
     def _build(self, channels: int, unet: dict, classifier: dict) -> tuple[Any, Any]:
         """mmdet3d's modules, in whose scope their configs are read; they change what they are given."""

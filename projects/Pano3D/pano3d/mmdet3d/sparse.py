@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import ModuleType
+from types import MethodType, ModuleType
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .versions import require
 
@@ -96,6 +96,19 @@ def require_spconv() -> ModuleType:
     if not torch.cuda.is_available():
         ops.get_current_stream = _no_stream
     return spconv.pytorch
+
+
+def keep_weight_layout(module: nn.Module) -> None:
+    """Let the sparse layers of a module load weights as they were saved.
+
+    mmdet3d makes all sparse layers take weights without a version number for those of spconv 1, and turn them. Plain
+    checkpoints have no such numbers.
+    """
+    from spconv.pytorch.conv import SparseConvolution
+
+    for layer in module.modules():
+        if isinstance(layer, SparseConvolution):
+            layer._load_from_state_dict = MethodType(nn.Module._load_from_state_dict, layer)
 
 
 def _no_stream() -> int:

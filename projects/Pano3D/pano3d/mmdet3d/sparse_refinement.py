@@ -11,7 +11,7 @@ from pano3d.models.view_features import outside
 from pano3d.registry import MODELS
 
 from .canonical_scene import SMALLEST_UNIT, UNITS
-from .sparse import require_spconv, voxelise
+from .sparse import keep_weight_layout, require_spconv, voxelise
 
 
 @MODELS.register_module()
@@ -68,6 +68,7 @@ class SparseRefinement(BaseModule):
         self.output = nn.Sequential(nn.LayerNorm(hidden_dim), nn.Linear(hidden_dim, dim))
         nn.init.zeros_(self.output[1].weight)
         nn.init.zeros_(self.output[1].bias)
+        keep_weight_layout(self)
 
     def forward(self, tokens: Tensor, views: ViewFeatures) -> Tensor:
         """G (B, V, N, C), refined.
